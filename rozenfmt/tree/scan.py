@@ -1,0 +1,1 @@
+"""Walking and capturing a local tree."""
