@@ -144,7 +144,7 @@ class DirectoryRecord:
     devices: tuple[tuple[int, int], ...] | None = key(13, rows(uint(), uint(), at_least=1), optional=True)
     links: tuple[tuple[int, bytes], ...] | None = key(14, ascending_rows(bytes_(16)), optional=True)
     xattrs: tuple[tuple[int, bytes], ...] | None = key(15, ascending_rows(bytes_(32)), optional=True)
-    marks: tuple[tuple[int, int], ...] | None = key(16, ascendingrows(uint(1)), optional=True)
+    marks: tuple[tuple[int, int], ...] | None = key(16, ascending_rows(uint(1)), optional=True)
     extra: dict[int, Any] = field(default_factory=dict)
 
 
