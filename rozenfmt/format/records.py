@@ -93,12 +93,14 @@ def text(limit: int) -> Form:
 def rows(*forms: Form, at_least: int = 0, limit: int | None = None) -> Form:
     """An array of rows, each an array with one value for each form."""
 
+    one = row(*forms)
+
     def form(value: Any) -> tuple[tuple[Any, ...], ...]:
         if type(value) not in (list, tuple) or len(value) < at_least:
             raise _Malformed
         if limit is not None and len(value) > limit:
             raise _TooMuch
-        return tuple(row(*forms)(row) for row in value)
+        return tuple(one(item) for item in value)
 
     return form
 
@@ -112,13 +114,13 @@ def row(*forms: Form) -> Form:
     return form
 
 
-def items(one: Form) -> Form:
+def items(form_: Form) -> Form:
     """A non-empty array of one form."""
 
     def form(value: Any) -> tuple[Any, ...]:
         if type(value) not in (list, tuple) or not value:
             raise _Malformed
-        return tuple(one(item) for item in value)
+        return tuple(form_(item) for item in value)
 
     return form
 
