@@ -1,0 +1,382 @@
+"""Objects in any other file system of fsspec: memory, SFTP, WebDAV, and so on.
+
+fsspec has no notion of an upload that can be taken back: its file objects publish when they are
+closed, left or collected.  So everything is written under a temporary name in the same folder, and
+moved when it is whole; whatever a file object does by itself, it does to the temporary name.
+
+What cannot be promised here: a move is a copy followed by a deletion in some back-ends, and where
+the back-end has no exclusive move, two writers in different processes may both succeed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from rozenfmt.errors import ConflictError, StorageError, UsageError
+from rozenfmt.storage.base import ObjectInfo
+from rozenfmt.storage.redact import Redactor
+from rozenfmt.storage.retry import RetryPolicy, call
+from rozenfmt.storage.upload import BaseUpload, check_name, check_range
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = ["GenericStorage"]
+
+_STREAM_PIECE: Final = 4 << 20
+_PARTIAL: Final = re.compile(r".*\.partial-[0-9a-f]{12}", re.DOTALL)
+_NAME_MAX: Final = 255
+
+_FINAL_ERRORS: Final = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+# Makes "look, then move" one step among the threads of this process; for memory:// that is all
+# there is.  One lock for all folders: it is held for a moves's time only.
+_publishing = threading.Lock()
+
+
+class GenericStorage:
+    """A folder of an fsspec file system.
+
+    Not usable after a fork: build a new one in the child, or use threads.
+
+    Args:
+        url: URL of the folder.
+        options: Options of the file system.
+        retry: How often and how long reading, listing and deleting are tried.
+    """
+
+    def __init__(
+        self, url: str, options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None
+    ) -> None:
+        self.redactor = Redactor(url, options)
+        self.retry = retry or RetryPolicy()
+        self.url = self.redactor.text(url)
+        self._pid = os.getpid()
+        self.fs, root = self._connect(url, options)
+        self._root = root.rstrip("/") + "/" if root.rstrip("/") else root
+
+    def size(self, name: str) -> int:
+        """Size of an object in bytes; ``StorageError`` if there is none."""
+        path = self.path(name)
+        return self._again("read the size of", name, lambda: self.info(path))
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``start``; ``StorageError`` if there are fewer."""
+        check_range(start, length)
+        path = self.path(name)
+        if length == 0:
+            # Some file systems take an empty range for a range without an end.
+            self._require_size(name, start, self.size(name))
+            return b""
+        # cat_file, since cat() would take the name for a pattern.
+        data = self._again("read", name, lambda: self._cat(path, start, start + length))
+        if len(data) != length:
+            self._require_size(name, start + length, self.size(name))
+            msg = f"{self._where(name)} gave {len(data)} bytes where {length} were asked for; try again"
+            raise StorageError(msg, object=name)
+        return data
+
+    def read_suffix(self, name: str, length: int) -> tuple[int, bytes]:
+        """The object's size and its last ``length`` bytes, by two requests."""
+        check_range(0, length)
+        size = self.size(name)
+        length = min(length, size)
+        return size, self.read(name, size - length, length) if length else b""
+
+    def stream(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``start`` to ``end`` in pieces of 4 MiB."""
+        check_range(start, None if end is None else end - start)
+        check_name(name)
+        return self._stream(name, start, end)
+
+    def create(
+        self,
+        name: str,
+        *,
+        overwrite: bool = False,
+        part_size: int | None = None,  # noqa: ARG002 - the file system chooses its own
+        expected_size: int | None = None,  # noqa: ARG002 - see part_size
+    ) -> GenericUpload:
+        """Begin an object; folders in its name are made.
+
+        Raises:
+            ConflictError: ``overwrite`` is False and the object exists already.
+            StorageError: The back-end failed.
+        """
+        path = self.path(name)
+        # The race is decided at commit; this saves writing what cannot be committed.
+        if not overwrite and self._again("look for", name, lambda: self.exists(path)):
+            raise self.conflict(name)
+        return GenericUpload(self, name, path, overwrite=overwrite)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Objects sorted by name; a missing folder is empty."""
+        folder = self._root + prefix.rpartition("/")[0]
+        found = self._again("list", None, lambda: self._find(folder))
+        for path in sorted(found):
+            name = path[len(self._root) :]
+            last = name.rpartition("/")[2]
+            if name.startswith(prefix) and not _PARTIAL.fullmatch(last):
+                yield ObjectInfo(name, found[path])
+
+    def delete(self, name: str) -> None:
+        """Remove an object; ``StorageError`` if there is none."""
+        path = self.path(name)
+        # Not repeated: after a lost answer, a second attempt could not tell what it finds.
+        with self.explained("delete", name):
+            self.info(path)
+            self.fs.rm_file(path)
+
+    # The rest serves GenericUpload.
+
+    def path(self, name: str) -> str:
+        """Path of an object in the file system."""
+        if os.getpid() != self._pid:
+            msg = (
+                f"{self.url} was opened before a fork and cannot be used in the child process; "
+                "open the storage again there, or use threads"
+            )
+            raise UsageError(msg)
+        return self._root + check_name(name)
+
+    def info(self, path: str) -> int:
+        """Size of a file; raises what the file system raises."""
+        # fsspec caches listings unless asked not to, and not every file system takes the option.
+        self.fs.invalidate_cache()
+        info = self.fs.info(path)
+        if info["type"] == "directory":
+            raise IsADirectoryError(path)
+        if info.get("size") is None:
+            msg = f"{self.redactor.text(path)} has no size that the back-end could tell"
+            raise StorageError(msg, fatal=True)
+        return int(info["size"])
+
+    def exists(self, path: str) -> bool:
+        """Whether there is anything; raises for failures, which ``fs.exists`` takes for absence."""
+        self.fs.invalidate_cache()
+        try:
+            self.fs.info(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def conflict(self, name: str) -> ConflictError:
+        """The error for an object that exists."""
+        return ConflictError(f"{self._where(name)} exists; choose another name, or ask for overwriting")
+
+    @contextlib.contextmanager
+    def explained(self, action: str, name: str | None) -> Iterator[None]:
+        """Turn what the file system raises into an error that says what to do."""
+        try:
+            yield
+        except (StorageError, ConflictError, UsageError):
+            raise
+        except Exception as error:
+            raise self._explain(error, action, name) from self.redactor.cause(error)
+
+    def _connect(self, url: str, options: Mapping[str, Any] | None) -> tuple[Any, str]:
+        import fsspec  # type: ignore[import-untyped]
+
+        try:
+            # An instance shared with others would share their caches and connections.
+            fs, root = fsspec.url_to_fs(url, skip_instance_cache=True, **(options or {}))
+        except ImportError as error:
+            msg = f"{self.url} needs a package that is not installed: {error}"
+            raise StorageError(self.redactor.text(msg), fatal=True) from self.redactor.cause(error)
+        except (TypeError, ValueError) as error:
+            msg = f"the address {self.url} or its storage_options are not understood: {error}"
+            raise UsageError(self.redactor.text(msg)) from self.redactor.cause(error)
+        except Exception as error:
+            raise self._explain(error, "open", None) from self.redactor.cause(error)
+        return fs, str(root)
+
+    def _again(self, action: str, name: str | None, fn: Callable[[], T]) -> T:
+        with self.explained(action, name):
+            return call(self.retry, fn, _is_transient)
+
+    def _cat(self, path: str, start: int, end: int) -> bytes:
+        data = self.fs.cat_file(path, start=start, end=end)
+        return data if isinstance(data, bytes) else bytes(data)
+
+    def _find(self, folder: str) -> dict[str, int]:
+        self.fs.invalidate_cache()
+        try:
+            found = self.fs.find(folder, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {
+            path: int(info["size"])
+            for path, info in found.items()
+            if info["type"] != "directory" and path.startswith(self._root)
+        }
+
+    def _stream(self, name: str, start: int, end: int | None) -> Iterator[bytes]:
+        if end is None or start == end:
+            size = self.size(name)
+            end = max(start, size) if end is None else end
+            self._require_size(name, end, size)
+        while start < end:
+            length = min(_STREAM_PIECE, end - start)
+            yield self.read(name, start, length)
+            start += length
+
+    def _require_size(self, name: str, wanted: int, size: int) -> None:
+        if wanted > size:
+            msg = f"{self._where(name)} ends at byte {size}, before byte {wanted} that was asked for"
+            raise StorageError(msg, object=name, fatal=True)
+
+    def _where(self, name: str | None) -> str:
+        return self.redactor.text(f"{self.url.rstrip('/')}/{name}" if name is not None else self.url)
+
+    def _explain(self, error: Exception, action: str, name: str | None) -> StorageError:
+        where = self._where(name)
+        reason = type(error).__name__
+        detail = self.redactor.text(str(error))
+        if isinstance(error, FileNotFoundError):
+            advice = "there is no such object or folder; check the name and the URL"
+        elif isinstance(error, PermissionError):
+            advice = "access is denied; check the credentials and what they may do"
+        elif isinstance(error, IsADirectoryError):
+            advice = "it is a folder, not an object; choose another name"
+        else:
+            advice = "check the connection and the credentials, then try again"
+        msg = f"cannot {action} {where}: {reason} ({detail}); {advice}" if detail else (
+            f"cannot {action} {where}: {reason}; {advice}"
+        )
+        return StorageError(msg, object=name, fatal=isinstance(error, _FINAL_ERRORS))
+
+
+class GenericUpload(BaseUpload):
+    """A file on its way, under a temporary name.
+
+    Args:
+        storage: The folder.
+        name: Name of the object.
+        path: Path of its file in the file system.
+        overwrite: Whether an existing file is replaced.
+    """
+
+    def __init__(self, storage: GenericStorage, name: str, path: str, *, overwrite: bool) -> None:
+        super().__init__(name)
+        self._storage = storage
+        self._path = path
+        self._overwrite = overwrite
+        self._partial = _partial_path(path)
+        self._moved = False
+        with storage.explained("create", name):
+            folder = path.rpartition("/")[0]
+            if folder:
+                storage.fs.makedirs(folder, exist_ok=True)
+            self._file: Any = storage.fs.open(self._partial, "wb")
+
+    def _write(self, data: bytes | memoryview) -> None:
+        with self._storage.explained("write", self.name):
+            view = memoryview(data)
+            while len(view):
+                # Some raw files of fsspec return None, some the number of bytes they took.
+                taken = self._file.write(view)
+                view = view[len(view) if taken is None else taken :]
+
+    def _commit(self) -> ObjectInfo:
+        storage = self._storage
+        with storage.explained("finish", self.name):
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except BaseException:
+                _defuse(file)
+                raise
+            self._compare(self._partial)
+            with _publishing:
+                if storage.exists(self._path):
+                    if not self._overwrite:
+                        raise storage.conflict(self.name)
+                    _move(storage.fs, self._partial, self._path, replace=True)
+                else:
+                    _move(storage.fs, self._partial, self._path, replace=False)
+                self._moved = True
+            self._compare(self._path)
+        return ObjectInfo(self.name, self.written)
+
+    def _discard(self) -> None:
+        storage = self._storage
+        file, self._file = self._file, None
+        if file is not None:
+            _defuse(file)
+        with storage.explained("discard", self.name):
+            if not self._moved and storage.exists(self._partial):
+                storage.fs.rm_file(self._partial)
+
+    def _compare(self, path: str) -> None:
+        stored = self._storage.info(path)
+        if stored != self.written:
+            msg = (
+                f"{self._storage.redactor.text(path)} has {stored} bytes where {self.written} were written; "
+                "write it again, and do not trust this back-end before the cause is found"
+            )
+            raise StorageError(msg, object=self.name)
+
+
+def _defuse(file: Any) -> None:  # noqa: ANN401 - any file object of fsspec
+    """End a file object without letting it finish its upload.
+
+    Buffered files of fsspec send their last block, or the whole object, when they are closed, and
+    they close themselves when they are collected.
+    """
+    from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
+
+    if isinstance(file, AbstractBufferedFile):
+        with contextlib.suppress(Exception):
+            # Not every back-end implements it, and what it leaves has a temporary name.
+            file.discard()
+        file.closed = True
+    else:
+        with contextlib.suppress(Exception):
+            # The file is removed next; what it says about its last bytes is of no interest.
+            file.close()
+
+
+def _move(fs: Any, source: str, target: str, *, replace: bool) -> None:  # noqa: ANN401
+    """Rename, or copy and delete, one file whose name is not a pattern."""
+    from fsspec import AbstractFileSystem
+
+    if type(fs).mv is not AbstractFileSystem.mv:
+        fs.mv(source, target)
+        return
+    # The inherited mv() expands patterns.
+    try:
+        fs.cp_file(source, target)
+    except BaseException:
+        if not replace:
+            with contextlib.suppress(FileNotFoundError):
+                fs.rm_file(target)
+        raise
+    fs.rm_file(source)
+
+
+def _partial_path(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    ending = f".partial-{secrets.token_hex(6)}"
+    # The limit counts bytes, and a name of full length is legal; half a character is dropped.
+    head = name.encode("utf-8", "surrogateescape")[: _NAME_MAX - len(ending)]
+    return folder + slash + head.decode("utf-8", "ignore") + ending
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, _FINAL_ERRORS) or not isinstance(error, Exception):
+        return False
+    return isinstance(error, (OSError, EOFError)) or "Timeout" in type(error).__name__

@@ -1,0 +1,460 @@
+"""Objects in a bucket of S3 or of a compatible server.
+
+Requests go through ``S3FileSystem.call_s3``, that is through the client, the credentials and the
+options of s3fs, but never through its file objects, its caches or its retries.  They run on the
+event loop that fsspec keeps in a thread of its own, so calling from a running event loop works
+(and blocks it, as any other call that is not awaited).
+
+Sizes of own uploads are checked with ListObjectsV2: a host that only backs up needs no permission
+to read, and S3 counts HEAD as a read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from rozenfmt.errors import RozenError, StorageError, UsageError
+from rozenfmt.storage.base import ObjectInfo
+from rozenfmt.storage.redact import Redactor
+from rozenfmt.storage.retry import RetryPolicy, acall
+from rozenfmt.storage.s3_errors import IntegrityError, code_of, explain, is_transient
+from rozenfmt.storage.upload import check_name, check_range
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Coroutine, Iterator, Mapping
+
+    from rozenfmt.storage.s3_upload import S3Upload
+
+__all__ = ["Listed", "S3Storage"]
+
+T = TypeVar("T")
+
+_STREAM_PIECE: Final = 8 << 20
+_STREAM_AHEAD: Final = 2
+_KEY_MAX: Final = 1024
+_READ_TIMEOUT: Final = 60
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_NOT_SATISFIABLE: Final = 416
+_FORBIDDEN: Final = 403
+_NO_SUFFIX_RANGES: Final = frozenset({400, 501})
+
+
+class Listed(NamedTuple):
+    """An object as ListObjectsV2 shows it; the ETag is without quotes and may be empty."""
+
+    size: int
+    etag: str
+    modified: datetime.datetime | None
+
+
+class Ranged(NamedTuple):
+    """The answer to a ranged GET: where the bytes begin, the object's size and ETag, the bytes."""
+
+    start: int
+    total: int
+    etag: str
+    data: bytes
+
+
+class S3Storage:
+    """A bucket, or a folder of it.
+
+    Not usable after a fork: build a new one in the child, or use threads.
+
+    Args:
+        url: ``s3://bucket`` or ``s3://bucket/folder``.
+        options: Options of ``s3fs.S3FileSystem``.
+        retry: How often and how long a request is tried.
+        parallel: Parts of one upload in flight, at most; each is held in memory until accepted.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        parallel: int = 4,
+    ) -> None:
+        if parallel < 1:
+            msg = "at least one part must be in flight"
+            raise UsageError(msg)
+        self.redactor = Redactor(url, options)
+        self.retry = retry or RetryPolicy()
+        self.parallel = parallel
+        self._pid = os.getpid()
+        self._fs = self._connect(options)
+        self.bucket, self._folder = self._split(url)
+        self.url = f"s3://{self.bucket}/{self._folder}".rstrip("/")
+        # Whether If-None-Match is known to be honoured: always at AWS, elsewhere None (unknown)
+        # until the server refuses something because of it, or False once it refuses the header.
+        self.conditional: bool | None = None if self._fs.endpoint_url else True
+
+    def size(self, name: str) -> int:
+        """Size of an object in bytes; ``StorageError`` if there is none."""
+        key = self.key(name)
+        return self.run(self._size(key, name), action="read the size of", name=name, permission="s3:GetObject")
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``start``; ``StorageError`` if there are fewer."""
+        check_range(start, length)
+        key = self.key(name)
+        if length == 0:
+            self._require_size(name, start, self.size(name))
+            return b""
+        got = self._get(key, name, start, length)
+        if len(got.data) < length:
+            self._require_size(name, start + length, got.total)
+        return got.data
+
+    def read_suffix(self, name: str, length: int) -> tuple[int, bytes]:
+        """The object's size and its last ``length`` bytes, by one request where the server can."""
+        check_range(0, length)
+        key = self.key(name)
+        if length:
+            got = self.run(
+                self._get_suffix(key, length), action="read", name=name, permission="s3:GetObject"
+            )
+            if got is not None:
+                return got.total, got.data
+        # Empty objects have no range that could be asked for, and some servers know no suffixes.
+        size = self.size(name)
+        length = min(length, size)
+        return size, self.read(name, size - length, length) if length else b""
+
+    def stream(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``start`` to ``end`` in pieces of 8 MiB, with two requests in flight."""
+        check_range(start, None if end is None else end - start)
+        return self._stream(self.key(name), name, start, end)
+
+    def create(
+        self,
+        name: str,
+        *,
+        overwrite: bool = False,
+        part_size: int | None = None,
+        expected_size: int | None = None,
+    ) -> S3Upload:
+        """Begin an object; nothing is sent before the first part is full.
+
+        Args:
+            name: Name of the object.
+            overwrite: Whether an existing object is replaced.
+            part_size: Bytes of each part but the last, 5 MiB to 5 GiB; None chooses 8 MiB, or more
+                where ``expected_size`` needs more for 10,000 parts.
+            expected_size: Bytes that will be written, as far as known.
+
+        Raises:
+            UsageError: ``part_size`` is out of range.
+        """
+        from rozenfmt.storage.s3_upload import S3Upload, choose_part_size
+
+        self.check_process()
+        size = choose_part_size(part_size, expected_size)
+        return S3Upload(self, name, self.key(name), overwrite=overwrite, part_size=size)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose name starts with ``prefix``, in the order of the server, which is by name."""
+        token: dict[str, str] = {}
+        while True:
+            page = self.run(
+                self.request(
+                    "list_objects_v2", Bucket=self.bucket, Prefix=self._folder + prefix, **token
+                ),
+                action="list",
+                name=None,
+                permission="s3:ListBucket",
+            )
+            for item in page.get("Contents", ()):
+                name = item["Key"][len(self._folder) :]
+                # Consoles mark folders by empty objects whose key ends with a slash.
+                if name and not name.endswith("/"):
+                    yield ObjectInfo(name, item["Size"])
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, name: str) -> None:
+        """Remove an object; ``StorageError`` if there is none."""
+        self.run(self._delete(self.key(name), name), action="delete", name=name, permission="s3:DeleteObject")
+
+    def close(self) -> None:
+        """Close the connections; they are opened again when they are needed."""
+        if self._pid == os.getpid():
+            self.run(self._close(), action="close", name=None, permission="")
+
+    # The rest serves this module and s3_upload.
+
+    def key(self, name: str) -> str:
+        """Key of an object in the bucket."""
+        key = self._folder + check_name(name)
+        try:
+            encoded = key.encode()
+        except UnicodeEncodeError:
+            msg = f"{name!r} is not valid UTF-8, as names in S3 must be; choose another name"
+            raise UsageError(msg) from None
+        if len(encoded) > _KEY_MAX:
+            msg = f"the key of {name!r} has {len(encoded)} bytes, and S3 allows {_KEY_MAX}; choose a shorter name"
+            raise UsageError(msg)
+        return key
+
+    def where(self, name: str | None) -> str:
+        """How messages call an object, or the folder."""
+        return f"{self.url}/{name}" if name is not None else self.url
+
+    def check_process(self) -> None:
+        """Refuse to run in a child: the thread of the event loop did not survive the fork."""
+        if os.getpid() != self._pid:
+            msg = (
+                f"{self.url} was opened before a fork and cannot be used in the child process; "
+                "open the storage again there, or use threads"
+            )
+            raise UsageError(msg)
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Any:  # noqa: ANN401 - concurrent.futures.Future[T]
+        """Start work on the loop's thread; returns a ``concurrent.futures.Future``."""
+        try:
+            self.check_process()
+            self._check_thread()
+        except UsageError:
+            work.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(work, self._fs.loop)
+
+    def run(self, work: Coroutine[Any, Any, T], *, action: str, name: str | None, permission: str) -> T:
+        """``submit`` and ``wait``."""
+        result: T = self.wait(self.submit(work), action=action, name=name, permission=permission)
+        return result
+
+    def wait(self, future: Any, *, action: str, name: str | None, permission: str) -> Any:  # noqa: ANN401
+        """Wait for work, and turn what it raises into an error that says what to do.
+
+        An interrupt cancels the request in flight.
+        """
+        try:
+            return future.result()
+        except RozenError:
+            raise
+        except Exception as error:
+            raise self.explained(error, action=action, name=name, permission=permission) from (
+                self.redactor.cause(error)
+            )
+        finally:
+            future.cancel()
+
+    def explained(self, error: Exception, *, action: str, name: str | None, permission: str) -> StorageError:
+        """The error for the user."""
+        return explain(
+            error,
+            action=action,
+            where=self.redactor.text(self.where(name)),
+            permission=permission,
+            name=name,
+        )
+
+    async def request(self, method: str, **arguments: Any) -> Any:  # noqa: ANN401 - botocore's answers
+        """One request of the S3 API, tried again while its failures are transient."""
+
+        async def once() -> Any:  # noqa: ANN401
+            return await self.send(method, arguments)
+
+        return await acall(self.retry, once, is_transient)
+
+    async def send(self, method: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """One attempt.  The only place where requests leave; tests put their faults here."""
+        return await self._fs._call_s3(method, **arguments)  # noqa: SLF001 - the awaitable of call_s3
+
+    async def listed(self, key: str) -> Listed | None:
+        """What a listing says about one key, or None if it is not there."""
+        # The key itself sorts before all others that begin with it.
+        page = await self.request("list_objects_v2", Bucket=self.bucket, Prefix=key, MaxKeys=1)
+        for item in page.get("Contents", ()):
+            if item["Key"] == key:
+                return Listed(item["Size"], str(item.get("ETag", "")).strip('"'), item.get("LastModified"))
+        return None
+
+    def _connect(self, options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - s3fs has no types
+        try:
+            import s3fs  # type: ignore[import-untyped]
+        except ImportError as error:
+            msg = "S3 needs the package s3fs, which is not installed: pip install 'rozenfmt[s3]'"
+            raise StorageError(msg, fatal=True) from error
+
+        options = dict(options or {})
+        config = {
+            "max_pool_connections": max(10, 2 * self.parallel),
+            "read_timeout": _READ_TIMEOUT,
+            # Checksum trailers end up inside the objects of some compatible servers; parts carry
+            # Content-MD5 instead, which all of them know.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+            # This library's own attempts are not to be multiplied.
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            **options.pop("config_kwargs", {}),
+        }
+        # A cached listing or a shared instance would show what was there before.
+        options.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
+        try:
+            fs = s3fs.S3FileSystem(config_kwargs=config, **options)
+        except (KeyError, TypeError, ValueError) as error:
+            msg = self.redactor.text(f"storage_options are not understood: {error}")
+            raise UsageError(msg) from self.redactor.cause(error)
+        fs.retries = 1
+        return fs
+
+    def _split(self, url: str) -> tuple[str, str]:
+        path = url.partition("://")[2].strip("/")
+        if path.startswith("arn:"):
+            bucket, folder, _version = self._fs.split_path(path)
+        else:
+            bucket, _, folder = path.partition("/")
+        if not bucket:
+            msg = f"{url!r} names no bucket; write s3://BUCKET/FOLDER"
+            raise UsageError(msg)
+        return bucket, folder.rstrip("/") + "/" if folder else ""
+
+    def _check_thread(self) -> None:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if running is self._fs.loop:
+            msg = "storage cannot be used on fsspec's own event loop, which would wait for itself"
+            raise UsageError(msg)
+
+    def _get(self, key: str, name: str, start: int, length: int) -> Ranged:
+        return self.run(
+            self._get_range(key, start, length), action="read", name=name, permission="s3:GetObject"
+        )
+
+    def _require_size(self, name: str, wanted: int, size: int) -> None:
+        if wanted > size:
+            msg = f"{self.where(name)} ends at byte {size}, before byte {wanted} that was asked for"
+            raise StorageError(msg, object=name, fatal=True)
+
+    def _stream(self, key: str, name: str, start: int, end: int | None) -> Iterator[bytes]:
+        if end is None:
+            size = self.size(name)
+            end = max(start, size)
+            self._require_size(name, end, size)
+        elif start == end:
+            self._require_size(name, end, self.size(name))
+        etag = ""
+        ahead: list[tuple[int, Any]] = []
+        asked = start
+        try:
+            while ahead or asked < end:
+                while asked < end and len(ahead) < _STREAM_AHEAD:
+                    length = min(_STREAM_PIECE, end - asked)
+                    ahead.append((length, self.submit(self._get_range(key, asked, length))))
+                    asked += length
+                length, future = ahead.pop(0)
+                got = self.wait(future, action="read", name=name, permission="s3:GetObject")
+                if len(got.data) < length:
+                    self._require_size(name, got.start + length, got.total)
+                if etag and got.etag != etag:
+                    msg = f"{self.where(name)} was replaced while it was read; read it again from the start"
+                    raise StorageError(msg, object=name)
+                etag = got.etag
+                yield got.data
+        finally:
+            for _length, future in ahead:
+                future.cancel()
+
+    async def _size(self, key: str, name: str) -> int:
+        try:
+            answer = await self.request("head_object", Bucket=self.bucket, Key=key)
+        except Exception as error:
+            if code_of(error)[1] != _FORBIDDEN:
+                raise
+            # Credentials that may only write and list are a recommended set-up.
+            found = await self.listed(key)
+            if found is None:
+                msg = f"there is no object {self.where(name)}; check the name"
+                raise StorageError(msg, object=name, fatal=True) from None
+            return found.size
+        return int(answer["ContentLength"])
+
+    async def _get_range(self, key: str, start: int, length: int) -> Ranged:
+        """The bytes of a range; fewer only if the object ends before (then ``total`` says where)."""
+
+        async def once() -> Ranged:
+            last = start + length - 1
+            try:
+                answer = await self.send(
+                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+                )
+            except Exception as error:
+                if code_of(error)[1] != _NOT_SATISFIABLE:
+                    raise
+                total = int((await self.request("head_object", Bucket=self.bucket, Key=key))["ContentLength"])
+                return Ranged(start, total, "", b"")
+            return await _body(answer, start, length)
+
+        return await acall(self.retry, once, is_transient)
+
+    async def _get_suffix(self, key: str, length: int) -> Ranged | None:
+        """The last bytes, or None if the server cannot say."""
+
+        async def once() -> Ranged | None:
+            try:
+                answer = await self.send(
+                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes=-{length}"}
+                )
+            except Exception as error:
+                status = code_of(error)[1]
+                if status == _NOT_SATISFIABLE or status in _NO_SUFFIX_RANGES:
+                    return None
+                raise
+            announced = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+            if announced is None:
+                # The whole object, since the server ignores ranges, or since it is not longer.
+                total = int(answer["ContentLength"])
+                start, wanted = 0, total
+            else:
+                start, total = int(announced[1]), int(announced[3])
+                wanted = min(length, total)
+            if wanted > length or start + wanted != total:
+                answer["Body"].close()
+                return None
+            return await _body(answer, start, wanted)
+
+        return await acall(self.retry, once, is_transient)
+
+    async def _delete(self, key: str, name: str) -> None:
+        # The request succeeds for what is not there, too.
+        if await self.listed(key) is None:
+            msg = f"there is no object {self.where(name)} to delete; check the name"
+            raise StorageError(msg, object=name, fatal=True)
+        await self.request("delete_object", Bucket=self.bucket, Key=key)
+
+    async def _close(self) -> None:
+        client, self._fs._s3 = self._fs._s3, None  # noqa: SLF001 - s3fs closes at collection only
+        if client is not None:
+            await client.__aexit__(None, None, None)
+
+
+async def _body(answer: Mapping[str, Any], start: int, length: int) -> Ranged:
+    """Read the answer to a ranged GET, after making sure that it is the range asked for."""
+    body = answer["Body"]
+    announced = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+    size = int(answer["ContentLength"])
+    if announced is None:
+        begins, total = 0, size
+    else:
+        begins, total = int(announced[1]), int(announced[3])
+    if begins != start or size > length:
+        # Not read: it may be a terabyte.
+        body.close()
+        msg = "the server ignores ranges, without which an archive cannot be read; use another server or copy it"
+        raise StorageError(msg, fatal=True)
+    async with body as opened:
+        data = await opened.read()
+    if len(data) != size or start + len(data) < min(start + length, total):
+        msg = f"{len(data)} bytes arrived where {size} were announced"
+        raise IntegrityError(msg)
+    return Ranged(begins, total, str(answer.get("ETag", "")), data)

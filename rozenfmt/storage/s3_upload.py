@@ -1,0 +1,400 @@
+"""Writing one object to S3: explicit parts, and a commit that knows what it did.
+
+An object of one part or less is a single PutObject; a larger one is a multipart upload, invisible
+until CompleteMultipartUpload.  All parts but the last have one size, which some servers demand.
+Parts are numbered before they are sent and sent again under the same number, so no retry can
+store bytes twice.  The unfinished uploads of others are never listed, let alone aborted.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import re
+import threading
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from rozenfmt.errors import ConflictError, StorageError, UsageError
+from rozenfmt.storage.base import ObjectInfo
+from rozenfmt.storage.retry import acall
+from rozenfmt.storage.s3_errors import IntegrityError, code_of, is_transient
+from rozenfmt.storage.upload import BaseUpload
+
+if TYPE_CHECKING:
+    import datetime
+    from collections.abc import Mapping
+
+    from rozenfmt.storage.s3 import Listed, S3Storage
+
+__all__ = ["S3Upload", "choose_part_size"]
+
+MIN_PART: Final = 5 << 20
+MAX_PART: Final = 5 << 30
+MAX_PARTS: Final = 10_000
+DEFAULT_PART: Final = 8 << 20
+_MIB: Final = 1 << 20
+
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
+_MD5_OF_PARTS: Final = re.compile(r"[0-9a-f]{32}-[0-9]+")
+_PRECONDITION_FAILED: Final = 412
+# What servers answer that know the header If-None-Match for GET only.
+_HEADER_REFUSED: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
+
+
+def choose_part_size(part_size: int | None, expected_size: int | None) -> int:
+    """Bytes of each part but the last.
+
+    Args:
+        part_size: What the caller wants, 5 MiB to 5 GiB; None to choose.
+        expected_size: Bytes that will be written, if known.
+
+    Raises:
+        UsageError: ``part_size`` is out of range.
+        StorageError: ``expected_size`` needs more than 10,000 parts of that size.
+    """
+    expected = expected_size or 0
+    if part_size is None:
+        needed = -(-expected // MAX_PARTS)
+        part_size = max(DEFAULT_PART, -(-needed // _MIB) * _MIB)
+        if part_size > MAX_PART:
+            msg = f"{expected} bytes exceed the largest object of S3; write several objects"
+            raise StorageError(msg, fatal=True)
+    elif not MIN_PART <= part_size <= MAX_PART:
+        msg = f"part_size is {part_size} bytes, but S3 wants parts of 5 MiB to 5 GiB"
+        raise UsageError(msg)
+    if expected > part_size * MAX_PARTS:
+        raise _too_many_parts(part_size, MAX_PARTS, None)
+    return part_size
+
+
+class S3Upload(BaseUpload):
+    """One object on its way to S3.
+
+    Args:
+        storage: The bucket.
+        name: Name of the object.
+        key: Its key in the bucket.
+        overwrite: Whether an existing object is replaced.
+        part_size: Bytes of each part but the last.
+    """
+
+    max_parts: ClassVar[int] = MAX_PARTS
+
+    def __init__(self, storage: S3Storage, name: str, key: str, *, overwrite: bool, part_size: int) -> None:
+        super().__init__(name)
+        self._storage = storage
+        self._key = key
+        self._overwrite = overwrite
+        self._part_size = part_size
+        self._buffer = io.BytesIO()
+        self._upload_id: str | None = None
+        self._began: datetime.datetime | None = None
+        self._slots = threading.BoundedSemaphore(storage.parallel)
+        self._digests: list[bytes] = []
+        self._in_flight: dict[int, Any] = {}
+        self._etags: dict[int, str] = {}
+
+    def _write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while len(view):
+            # The first full part waits for one more byte: without it, there is one request to make.
+            if self._buffer.tell() == self._part_size:
+                self._seal()
+            room = self._part_size - self._buffer.tell()
+            self._buffer.write(view[:room])
+            view = view[room:]
+            if self._upload_id is not None and self._buffer.tell() == self._part_size:
+                self._seal()
+
+    def _commit(self) -> ObjectInfo:
+        if self._upload_id is None:
+            work = self._put_whole(self._buffer.getvalue())
+        else:
+            if self._buffer.tell():
+                self._seal()
+            self._collect(finish=True)
+            work = self._complete()
+        self._storage.run(work, action="finish", name=self.name, permission="s3:PutObject and s3:ListBucket")
+        return ObjectInfo(self.name, self.written)
+
+    def _discard(self) -> None:
+        interrupted = [future for future in self._in_flight.values() if future.cancel()]
+        self._in_flight.clear()
+        self._buffer = io.BytesIO()
+        if self._upload_id is not None:
+            self._storage.run(
+                self._abort(check=bool(interrupted)),
+                action=f"abort the upload {self._upload_id} of",
+                name=self.name,
+                permission="s3:AbortMultipartUpload",
+            )
+            self._upload_id = None
+
+    def _seal(self) -> None:
+        """Hand the buffer over as the next part; waits while enough parts are in flight."""
+        number = len(self._digests) + 1
+        if number > self.max_parts:
+            raise _too_many_parts(self._part_size, self.max_parts, self.name)
+        if self._upload_id is None:
+            self._upload_id = self._storage.run(
+                self._begin(), action="begin", name=self.name, permission="s3:PutObject and s3:ListBucket"
+            )
+        # getvalue() shares the buffer's memory as long as nothing is written to it any more.
+        data, self._buffer = self._buffer.getvalue(), io.BytesIO()
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        self._slots.acquire()
+        self._collect()
+        # The work must not refer to the upload: one that is dropped is to be collected.
+        future = self._storage.submit(
+            _put_part(self._storage, self._key, self._upload_id, number, data, digest)
+        )
+        slots = self._slots
+        future.add_done_callback(lambda _done: slots.release())
+        self._digests.append(digest)
+        self._in_flight[number] = future
+
+    def _collect(self, *, finish: bool = False) -> None:
+        """Take in parts that were accepted; the first failure is raised."""
+        for number, future in list(self._in_flight.items()):
+            if finish or future.done():
+                etag = self._storage.wait(
+                    future, action=f"write part {number} of", name=self.name, permission="s3:PutObject"
+                )
+                self._etags[number] = etag
+                del self._in_flight[number]
+
+    async def _begin(self) -> str:
+        # The race is decided at commit; this saves sending terabytes that cannot be committed.
+        await self._refuse_existing()
+        answer = await self._storage.request(
+            "create_multipart_upload", Bucket=self._storage.bucket, Key=self._key
+        )
+        self._began = _server_time(answer)
+        return str(answer["UploadId"])
+
+    async def _put_whole(self, data: bytes) -> None:
+        digest = hashlib.md5(data, usedforsecurity=False)
+        self._digests.append(digest.digest())
+        arguments = {
+            "Bucket": self._storage.bucket,
+            "Key": self._key,
+            "ContentMD5": base64.b64encode(digest.digest()).decode(),
+        }
+        await self._publish("put_object", arguments, digest.hexdigest(), body=data)
+
+    async def _complete(self) -> None:
+        digests = hashlib.md5(b"".join(self._digests), usedforsecurity=False)
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())]
+        arguments = {
+            "Bucket": self._storage.bucket,
+            "Key": self._key,
+            "UploadId": self._upload_id,
+            "MultipartUpload": {"Parts": parts},
+        }
+        await self._publish("complete_multipart_upload", arguments, f"{digests.hexdigest()}-{len(parts)}")
+
+    async def _publish(
+        self, method: str, arguments: dict[str, Any], expected: str, *, body: bytes | None = None
+    ) -> None:
+        """The request that makes the object visible, and whatever it takes to know that it did.
+
+        A lost answer makes the second attempt fail because of the first one: with NoSuchUpload, or
+        with the precondition.  So the object itself is asked for before a failure is believed.
+        """
+        storage = self._storage
+        if not self._overwrite:
+            # Servers that ignore If-None-Match say nothing; at the others one request decides.
+            if storage.conditional is not True:
+                await self._refuse_existing()
+            if storage.conditional is not False:
+                arguments["IfNoneMatch"] = "*"
+        attempts = 0
+
+        async def once() -> str:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return await self._send(method, arguments, body)
+            except Exception as error:
+                code, status = code_of(error)
+                if status == _PRECONDITION_FAILED or code == "PreconditionFailed":
+                    storage.conditional = True
+                    if attempts > 1 and await self._arrived(expected):
+                        return ""
+                    raise self._conflict() from None
+                if code == "NoSuchUpload":
+                    if await self._arrived(expected):
+                        return ""
+                    await self._refuse_existing()
+                raise
+
+        try:
+            etag = await acall(storage.retry, once, is_transient)
+        except Exception as error:
+            if not is_transient(error) or not await self._arrived(expected):
+                raise
+            etag = ""
+        await self._verify(expected, etag)
+
+    async def _send(self, method: str, arguments: dict[str, Any], body: bytes | None) -> str:
+        """One attempt; once more without the condition if the server refuses the header itself."""
+        storage = self._storage
+
+        def request() -> dict[str, Any]:
+            return arguments if body is None else {**arguments, "Body": io.BytesIO(body)}
+
+        try:
+            answer = await storage.send(method, request())
+        except Exception as error:
+            refused = "IfNoneMatch" in arguments and code_of(error)[0] in _HEADER_REFUSED
+            if not refused or storage.conditional is True:
+                raise
+            del arguments["IfNoneMatch"]
+            answer = await storage.send(method, request())
+            storage.conditional = False
+        etag = _etag(answer)
+        if body is not None:
+            _compare_md5(answer, self._digests[0], "the object")
+        return etag
+
+    async def _verify(self, expected: str, etag: str) -> None:
+        """Compare what a listing shows with what was sent."""
+        storage = self._storage
+
+        async def once() -> Listed:
+            found = await storage.listed(self._key)
+            if found is None:
+                # Compatible servers may list late.
+                msg = "the object was accepted, but no listing shows it"
+                raise IntegrityError(msg)
+            return found
+
+        found = await acall(storage.retry, once, is_transient)
+        where = storage.redactor.text(storage.where(self.name))
+        ours = bool(etag) and found.etag == etag
+        if found.size != self.written:
+            msg = f"{where} has {found.size} bytes where {self.written} were written; "
+            if ours or found.etag == expected:
+                await storage.request("delete_object", Bucket=storage.bucket, Key=self._key)
+                msg += "it was deleted: write it again, and do not trust this server before the cause is found"
+            else:
+                msg += "another writer seems to have replaced it: check who else writes here"
+            raise StorageError(msg, object=self.name)
+        if not ours and self._is_md5_server() and _MD5_OF_PARTS.fullmatch(found.etag) and found.etag != expected:
+            msg = f"{where} has another checksum than what was written; check who else writes here, then repeat"
+            raise StorageError(msg, object=self.name)
+
+    async def _arrived(self, expected: str) -> bool:
+        """Whether the object under our key is what was sent, although no answer said so."""
+        found = await self._storage.listed(self._key)
+        if found is None or found.size != self.written:
+            return False
+        if found.etag == expected:
+            return True
+        if self._is_md5_server() and (_MD5_OF_PARTS.fullmatch(found.etag) or _MD5.fullmatch(found.etag)):
+            return False
+        # The ETag says nothing (KMS, some compatible servers).  An object of the right size that
+        # appeared after this upload began, by the clock of the server, is taken for ours.
+        return None not in (self._began, found.modified) and found.modified >= self._began  # type: ignore[operator]
+
+    def _is_md5_server(self) -> bool:
+        """Whether all parts came back with their MD5 as ETag, so that the whole one means something."""
+        return bool(self._etags) and all(
+            etag.strip('"') == self._digests[number - 1].hex() for number, etag in self._etags.items()
+        )
+
+    async def _refuse_existing(self) -> None:
+        if not self._overwrite and await self._storage.listed(self._key) is not None:
+            raise self._conflict()
+
+    def _conflict(self) -> ConflictError:
+        where = self._storage.redactor.text(self._storage.where(self.name))
+        return ConflictError(f"{where} exists; choose another name, or ask for overwriting")
+
+    async def _abort(self, *, check: bool) -> None:
+        """Abort our own upload; with ``check``, make sure that no part arrived after that."""
+        storage = self._storage
+        arguments = {"Bucket": storage.bucket, "Key": self._key, "UploadId": self._upload_id}
+
+        async def once() -> None:
+            with contextlib.suppress(_Gone):
+                await _gone(storage, "abort_multipart_upload", arguments)
+                if check:
+                    await _gone(storage, "list_parts", arguments)
+                    msg = "parts are left after the upload was aborted"
+                    raise IntegrityError(msg)
+
+        await acall(storage.retry, once, is_transient)
+
+
+class _Gone(Exception):  # noqa: N818 - not an error
+    """There is no such upload (any more)."""
+
+
+async def _gone(storage: S3Storage, method: str, arguments: Mapping[str, Any]) -> None:
+    try:
+        await storage.send(method, arguments)
+    except Exception as error:
+        code, status = code_of(error)
+        # Listing parts is a permission of its own; without it, the abort has to be believed.
+        denied = method == "list_parts" and status == 403  # noqa: PLR2004
+        if denied or code == "NoSuchUpload" or status == 404:  # noqa: PLR2004
+            raise _Gone from None
+        raise
+
+
+async def _put_part(
+    storage: S3Storage, key: str, upload_id: str, number: int, data: bytes, digest: bytes
+) -> str:
+    """Send one part until it is accepted; returns its ETag."""
+
+    async def once() -> str:
+        answer = await storage.send(
+            "upload_part",
+            {
+                "Bucket": storage.bucket,
+                "Key": key,
+                "UploadId": upload_id,
+                "PartNumber": number,
+                "Body": io.BytesIO(data),
+                "ContentMD5": base64.b64encode(digest).decode(),
+            },
+        )
+        _compare_md5(answer, digest, f"part {number}")
+        return str(answer["ETag"])
+
+    return await acall(storage.retry, once, is_transient)
+
+
+def _compare_md5(answer: Mapping[str, Any], digest: bytes, what: str) -> None:
+    etag = _etag(answer)
+    encrypted = "kms" in str(answer.get("ServerSideEncryption", "")) or "SSECustomerAlgorithm" in answer
+    if not encrypted and _MD5.fullmatch(etag) and etag != digest.hex():
+        msg = f"the server stored {what} with another MD5 than was sent"
+        raise IntegrityError(msg)
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    return str(answer.get("ETag", "")).strip('"')
+
+
+def _server_time(answer: Mapping[str, Any]) -> datetime.datetime | None:
+    """The Date header: only the server's clock can be compared with its listings."""
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    if not date:
+        return None
+    try:
+        return parsedate_to_datetime(date)
+    except ValueError:
+        return None
+
+
+def _too_many_parts(part_size: int, parts: int, name: str | None) -> StorageError:
+    msg = (
+        f"an upload has {parts} parts at most, which at {part_size} bytes each is too little here; "
+        f"pass a larger part_size (up to 5 GiB), or expected_size"
+    )
+    return StorageError(msg, object=name, fatal=True)
