@@ -149,9 +149,7 @@ class StreamBuilder:
             msg = "a stream's pieces are empty, too big, or overlap what was written"
             raise UsageError(msg)
         self._machine.step(StreamEvent.FCNT)
-        record = StreamContent(
-            lengths=encode_column(lengths), stream=self.number, number=self._blocks, offset=offset
-        )
+        record = StreamContent(lengths=encode_column(lengths), stream=self.number, number=self._blocks, offset=offset)
         self._blocks += 1
         self._end = offset + sum(lengths)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -258,7 +256,9 @@ def checkpoint(first: int, rows: Sequence[tuple[bytes, int]], previous: int | No
     """
     body = b""
     if rows:
-        columns = CheckpointBody(types=b"".join(row[0] for row in rows), lengths=encode_column([row[1] for row in rows]))
+        columns = CheckpointBody(
+            types=b"".join(row[0] for row in rows), lengths=encode_column([row[1] for row in rows])
+        )
         body = records.encode(columns)
     return Draft(b"ckpt", CheckpointRecord(first=first, count=len(rows), previous=previous), body)
 

@@ -60,7 +60,9 @@ class Compression:
         return cls(codec, int(level) if level else default)
 
 
-def encode(data: bytes | bytearray | memoryview, compression: Compression) -> tuple[Codec, bytes | bytearray | memoryview]:
+def encode(
+    data: bytes | bytearray | memoryview, compression: Compression
+) -> tuple[Codec, bytes | bytearray | memoryview]:
     """Compress a body, or store it if it does not shrink.
 
     Incompressible data is recognised by three samples before the whole is tried.

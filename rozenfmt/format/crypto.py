@@ -296,9 +296,13 @@ def _hpke_key(shared: bytes, context: bytes, info: bytes) -> tuple[bytes, bytes]
     """Key and base nonce of a base-mode context (RFC 9180, sections 4.1 and 5.1)."""
     prk = _labeled_extract(_KEM, b"", b"eae_prk", shared)
     secret = _labeled_expand(_KEM, prk, b"shared_secret", context, 32)
-    schedule = b"\x00" + _labeled_extract(_HPKE, b"", b"psk_id_hash", b"") + _labeled_extract(_HPKE, b"", b"info_hash", info)
+    schedule = (
+        b"\x00" + _labeled_extract(_HPKE, b"", b"psk_id_hash", b"") + _labeled_extract(_HPKE, b"", b"info_hash", info)
+    )
     secret = _labeled_extract(_HPKE, secret, b"secret", b"")
-    return _labeled_expand(_HPKE, secret, b"key", schedule, 32), _labeled_expand(_HPKE, secret, b"base_nonce", schedule, 12)
+    return _labeled_expand(_HPKE, secret, b"key", schedule, 32), _labeled_expand(
+        _HPKE, secret, b"base_nonce", schedule, 12
+    )
 
 
 def hpke_seal(public: bytes, info: bytes, plaintext: bytes, entropy: Entropy, aad: bytes = b"") -> bytes:

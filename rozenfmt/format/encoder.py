@@ -229,7 +229,9 @@ class Encoder:
         body = bytes(64)
         if self.keys is not None:
             assert self.keys.foot_mac_secret is not None
-            body = crypto.mac(self.keys.foot_mac_index, header_hash) + crypto.mac(self.keys.foot_mac_secret, header_hash)
+            body = crypto.mac(self.keys.foot_mac_index, header_hash) + crypto.mac(
+                self.keys.foot_mac_secret, header_hash
+            )
         if self._signer_seed is not None:
             body += crypto.sign(self._signer_seed, footer.signed_message(header_hash))
         return body

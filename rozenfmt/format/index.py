@@ -262,9 +262,7 @@ def _lookup_leaf(kind: IndexKind, entries: list[bytes]) -> Draft:
 
 
 def _table_leaf(rows: list[tuple[bytes, bytes, int]], first: int, offset: int) -> Draft:
-    body = b"".join(
-        (b"".join(r[0] for r in rows), b"".join(r[1] for r in rows), encode_column([r[2] for r in rows]))
-    )
+    body = b"".join((b"".join(r[0] for r in rows), b"".join(r[1] for r in rows), encode_column([r[2] for r in rows])))
     record = IndexRecord(kind=int(IndexKind.TABLE), count=len(rows), first=first, offset=offset)
     return Draft(b"INDX", record, body, Compression())
 

@@ -338,7 +338,9 @@ def directory_record(entries: Sequence[Entry], *, partial: bool = False) -> byte
         12: [e.target for e in entries if e.kind == 3] or None,
         13: [list(e.device or (0, 0)) for e in entries if e.kind in (5, 6)] or None,
         14: [[i, e.link_group] for i, e in enumerate(entries) if e.link_group is not None] or None,
-        15: None if partial else [[i, e.xattr_ref[0]] for i, e in enumerate(entries) if e.xattr_ref is not None] or None,
+        15: None
+        if partial
+        else [[i, e.xattr_ref[0]] for i, e in enumerate(entries) if e.xattr_ref is not None] or None,
         16: [[i, e.marks] for i, e in enumerate(entries) if e.marks] or None,
     }
     return cbor.dumps({key: value for key, value in values.items() if value is not None})

@@ -1,0 +1,576 @@
+"""The decoder: bytes in, verified blocks out (format.md, section 11).
+
+Three parts that a pipeline may run apart: ``Splitter`` cuts the stream of bytes into raw
+items (cheap, in order); ``open_raw`` verifies and opens one raw block (dear, a pure
+function); ``Grammar`` judges the blocks of one archive in order.  ``Decoder`` is all three
+in a row.  However the bytes are cut when they are fed, the same items come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rozenfmt.errors import (
+    ArchiveError,
+    BlockError,
+    IndexDamaged,
+    LimitError,
+    SignatureError,
+    TruncatedError,
+    UsageError,
+)
+
+from . import cbor, crypto, records
+from .blocks import Block, Opener, cut_pieces
+from .builders import END_MAGIC, TAIL_SIZE, FooterBuilder, build_tail
+from .crypto import Keys
+from .frame import PREFIX_SIZE, Prefix, parse_frame, parse_prefix
+from .header import MAGIC, PREAMBLE_SIZE, Header, header_section_length, parse_header
+from .index import LookupLeaf, Root, TableLeaf
+from .limits import MAX_OPEN_STREAMS
+from .nodes import Node, NodeType
+from .registry import IndexKind, Suite
+from .state import ARCHIVE, STREAM, ArchiveEvent, ArchiveState, Machine, StreamEvent, StreamState
+from .varint import decode_column
+
+__all__ = [
+    "BlockEvent",
+    "Decoder",
+    "EndEvent",
+    "Grammar",
+    "HeaderEvent",
+    "RawBlock",
+    "RawHeader",
+    "RawTail",
+    "Splitter",
+    "Tail",
+    "check_foot",
+    "open_raw",
+    "parse_tail",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RawHeader:
+    """A parsed header; ``base`` is where its archive begins in the object."""
+
+    header: Header
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawBlock:
+    """A block as cut from the stream, unverified; ``offset`` counts from its archive's preamble."""
+
+    prefix: Prefix
+    data: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawTail:
+    """The 64 bytes after ``FOOT``."""
+
+    data: bytes
+    offset: int
+
+
+class Splitter:
+    """Cuts one object, which may be several archives back to back, into raw items.
+
+    Feed it with ``feed`` and end it with ``close``; take items by iterating.  It buffers at most
+    one block.  An error is sticky.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._base = 0
+        self._offset = 0
+        self._header: Header | None = None
+        self._sequence = 0
+        self._tail_next = False
+        self._closed = False
+        self._failure: ArchiveError | None = None
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Append the object's next bytes."""
+        if self._closed:
+            msg = "bytes were fed after the end"
+            raise UsageError(msg)
+        self._buffer += data
+
+    def close(self) -> None:
+        """Say that the object ends here."""
+        self._closed = True
+
+    def __iter__(self) -> Iterator[RawHeader | RawBlock | RawTail]:
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                item = self._next()
+            except ArchiveError as error:
+                self._failure = error
+                raise
+            if item is None:
+                return
+            yield item
+
+    def _next(self) -> RawHeader | RawBlock | RawTail | None:
+        if self._header is None:
+            return self._next_header()
+        if self._tail_next:
+            data = self._take(TAIL_SIZE, "its tail")
+            if data is None:
+                return None
+            tail = RawTail(data, self._offset - TAIL_SIZE)
+            self._base += self._offset
+            self._header, self._offset, self._sequence, self._tail_next = None, 0, 0, False
+            return tail
+        return self._next_block()
+
+    def _next_header(self) -> RawHeader | None:
+        if not self._buffer and self._closed and self._base:
+            return None
+        if len(self._buffer) < PREAMBLE_SIZE and not self._closed:
+            if bytes(self._buffer[:8]) != MAGIC[: len(self._buffer[:8])]:
+                header_section_length(self._buffer)
+            return None
+        length = header_section_length(self._buffer)
+        if len(self._buffer) < length and not self._closed:
+            return None
+        header = parse_header(self._buffer)
+        del self._buffer[:length]
+        self._header, self._offset = header, length
+        return RawHeader(header, self._base)
+
+    def _next_block(self) -> RawBlock | None:
+        if len(self._buffer) < PREFIX_SIZE:
+            if self._closed:
+                msg = "the archive ends before its footer: it was cut off, or is still being written; salvage reads the rest"
+                raise TruncatedError(msg, offset=self._offset, block=self._sequence, clause="11")
+            return None
+        assert self._header is not None
+        try:
+            prefix = parse_prefix(self._buffer[:PREFIX_SIZE], self._header.archive_id, self._sequence)
+        except ArchiveError as error:
+            error.offset, error.block = self._offset, self._sequence
+            raise
+        data = self._take(prefix.frame_length, "a block")
+        if data is None:
+            return None
+        item = RawBlock(prefix, data, self._offset - len(data))
+        self._sequence += 1
+        self._tail_next = prefix.type == b"FOOT"
+        return item
+
+    def _take(self, length: int, what: str) -> bytes | None:
+        if len(self._buffer) < length:
+            if self._closed:
+                msg = (
+                    f"the archive ends inside {what}: it was cut off, or is still being written; salvage reads the rest"
+                )
+                raise TruncatedError(msg, offset=self._offset, block=self._sequence, clause="11")
+            return None
+        data = bytes(memoryview(self._buffer)[:length])
+        del self._buffer[:length]
+        self._offset += length
+        return data
+
+
+def open_raw(raw: RawBlock, opener: Opener) -> Block:
+    """Verify and open one raw block: steps (f) to (j).
+
+    Raises:
+        ArchiveError: With offset and block filled in.
+    """
+    try:
+        return opener.open(parse_frame(raw.data, raw.prefix))
+    except ArchiveError as error:
+        error.offset, error.block = raw.offset, raw.prefix.sequence
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A parsed tail: where ``FOOT`` is, its length, and the archive's total length."""
+
+    foot_offset: int
+    foot_length: int
+    total: int
+    digest: bytes
+
+
+def parse_tail(data: bytes) -> Tail:
+    """Read 64 bytes of tail; its hash is checked later, with the header digest.
+
+    Raises:
+        IndexDamaged: The numbers or the end magic are wrong.
+    """
+    offset, length, total = (int.from_bytes(data[i : i + 8], "little") for i in (0, 8, 16))
+    if data[56:] != END_MAGIC or offset + length + TAIL_SIZE != total:
+        msg = "the archive's tail is damaged or cut off; salvage reads the rest"
+        raise IndexDamaged(msg, clause="10")
+    return Tail(offset, length, total, data[24:56])
+
+
+def check_foot(block: Block, header: Header, keys: Keys | None, verify_key: bytes | None) -> None:
+    """MACs and signature of ``FOOT``, as far as the keys at hand allow.
+
+    Raises:
+        IndexDamaged: A MAC is wrong, or the body has a wrong form.
+        SignatureError: The signature is missing, wrong, or by another key than ``verify_key``.
+    """
+    signer = header.record.signer
+    if verify_key is not None and signer != verify_key:
+        who = "is not signed" if signer is None else "is signed by another key"
+        msg = f"the archive {who}; the writer that you trust did not write it"
+        raise SignatureError(msg, clause="10")
+    if len(block.body) == (64 if signer is not None else 128):
+        msg = "a signature without a signer, or a signer without a signature"
+        raise SignatureError(msg, clause="10")
+    if len(block.body) != (64 if signer is None else 128):
+        msg = "the footer has a wrong length"
+        raise IndexDamaged(msg, clause="10")
+    if header.suite is Suite.PLAIN:
+        right = block.body[:64] == bytes(64)
+    elif keys is None:
+        right = True
+    else:
+        right = crypto.equal(crypto.mac(keys.foot_mac_index, block.header_hash), block.body[:32])
+        if keys.foot_mac_secret is not None:
+            right &= crypto.equal(crypto.mac(keys.foot_mac_secret, block.header_hash), block.body[32:64])
+    if not right:
+        msg = "the footer's MAC is wrong: it was written by somebody who cannot read this archive"
+        raise IndexDamaged(msg, clause="10")
+    if signer is not None:
+        footer = FooterBuilder(header.section, header.digest, header.archive_id)
+        crypto.verify_signature(signer, footer.signed_message(block.header_hash), block.body[64:])
+
+
+class Grammar:
+    """Judges the blocks of one archive in order: step (k), the footer, and the tail.
+
+    Args:
+        header: The archive's header.
+        keys: Keys at hand, or None.
+        verify_key: Ed25519 public key that must have signed it, or None.
+    """
+
+    def __init__(self, header: Header, keys: Keys | None, verify_key: bytes | None = None) -> None:
+        self.header = header
+        self._keys = keys
+        self._verify_key = verify_key
+        self._machine = Machine(ArchiveState.BLOCKS, ARCHIVE)
+        self._chain = header.digest
+        self._streams: dict[int, _StreamReader] = {}
+        self._next_stream = 0
+        self._last_index: tuple[int, int, int, bytes] | None = None
+        self._unopened_index = False
+        self.root: Root | None = None
+        self.foot: records.FootRecord | None = None
+        self._foot_length = 0
+
+    @property
+    def state(self) -> ArchiveState:
+        """Where the archive stands."""
+        return self._machine.state
+
+    def accept(self, block: Block, offset: int) -> Any:
+        """Take the next block.
+
+        Returns:
+            What was decoded on the way, for callers that look closer: nodes of ``TREE`` and ``FEND``, a
+            leaf or the root of ``INDX``, otherwise None.
+
+        Raises:
+            ArchiveError: It has no place here or is malformed.
+        """
+        try:
+            found = self._accept(block, offset)
+        except ArchiveError as error:
+            error.offset, error.block = offset, block.sequence
+            raise
+        if block.type != b"FOOT":
+            self._chain = crypto.digest(self._chain, block.whole_hash)
+        return found
+
+    def _accept(self, block: Block, offset: int) -> Any:
+        if block.type == b"INDX":
+            return self._accept_index(block, offset)
+        if block.type == b"FOOT":
+            if self._unopened_index:
+                self._step(ArchiveEvent.INDEX_ROOT)
+            self._step(ArchiveEvent.FOOT)
+            return self._accept_foot(block, offset)
+        self._step(ArchiveEvent.BLOCK)
+        if not block.opened:
+            return None
+        handler = _HANDLERS.get(block.type)
+        return handler(self, block) if handler is not None else None
+
+    def _step(self, event: ArchiveEvent, error: type[ArchiveError] = BlockError) -> None:
+        try:
+            self._machine.step(event)
+        except UsageError as misuse:
+            msg = f"the block stands where it must not: {misuse}"
+            raise error(msg, clause="5") from misuse
+
+    def _accept_index(self, block: Block, offset: int) -> Any:
+        if self._unopened_index:
+            self._step(ArchiveEvent.INDEX_LEAF)
+        self._last_index = (block.sequence, offset, block.length, block.whole_hash)
+        self._unopened_index = not block.opened
+        if not block.opened:
+            if self._machine.state not in (ArchiveState.BLOCKS, ArchiveState.INDEX):
+                self._step(ArchiveEvent.INDEX_LEAF)
+            return None
+        if block.record.kind == IndexKind.ROOT:
+            self._step(ArchiveEvent.INDEX_ROOT, IndexDamaged)
+            self.root = Root.decode(block)
+            return self.root
+        self._step(ArchiveEvent.INDEX_LEAF, IndexDamaged)
+        if block.record.kind == IndexKind.TABLE:
+            return TableLeaf.decode(block)
+        return LookupLeaf.decode(block)
+
+    def _accept_foot(self, block: Block, offset: int) -> None:
+        record: records.FootRecord = block.record
+        if (
+            record.offset != offset
+            or record.blocks != block.sequence
+            or record.root != self._last_index
+            or record.chain != self._chain
+            or record.header != self.header.section
+        ):
+            msg = "the footer contradicts the blocks before it"
+            raise IndexDamaged(msg, clause="10")
+        check_foot(block, self.header, self._keys, self._verify_key)
+        self.foot = record
+        self._foot_length = block.length
+
+    def accept_tail(self, data: bytes, offset: int) -> None:
+        """Take the tail.
+
+        Raises:
+            IndexDamaged: It is not the tail of this archive.
+        """
+        assert self.foot is not None
+        if data != build_tail(self.foot.offset, self._foot_length, self.header.digest):
+            msg = "the tail contradicts the footer"
+            raise IndexDamaged(msg, offset=offset, clause="10")
+        self._step(ArchiveEvent.TAIL)
+
+    # --- streams and nodes ----------------------------------------------------------------------
+
+    def _stream_start(self, block: Block) -> None:
+        if block.record.stream != self._next_stream:
+            msg = "a stream does not have the next number"
+            raise BlockError(msg, clause="5.1")
+        if len(self._streams) >= MAX_OPEN_STREAMS:
+            msg = "too many open streams"
+            raise LimitError(msg, clause="14")
+        self._next_stream += 1
+        stream = self._streams[block.record.stream] = _StreamReader()
+        stream.step(StreamEvent.FHDR)
+
+    def _stream_content(self, block: Block) -> None:
+        stream = self._stream(block)
+        stream.step(StreamEvent.FCNT)
+        stream.content(block.record, block.record.size)
+        cut_pieces(block)
+
+    def _stream_end(self, block: Block) -> Node:
+        stream = self._stream(block)
+        stream.step(StreamEvent.FEND)
+        counted = self._keys is None or self._keys.secret is not None
+        if counted and (block.record.blocks != stream.blocks or block.record.length < stream.end):
+            msg = "a stream's end contradicts its content"
+            raise BlockError(msg, clause="5.1")
+        del self._streams[block.record.stream]
+        node = Node.decode(block.body)
+        if sum(part.length for part in node.parts()) != block.record.length:
+            msg = "a stream's part table contradicts its length"
+            raise BlockError(msg, clause="8.3")
+        return node
+
+    def _stream(self, block: Block) -> _StreamReader:
+        stream = self._streams.get(block.record.stream)
+        if stream is None:
+            msg = f"stream {block.record.stream} is not open"
+            raise BlockError(msg, clause="5.1")
+        return stream
+
+    def _pieces(self, block: Block) -> None:
+        cut_pieces(block)
+
+    def _tree(self, block: Block) -> list[Node]:
+        return [check_node(Node.decode(piece)) for piece in cut_pieces(block)]
+
+    def _attributes(self, block: Block) -> None:
+        for piece in cut_pieces(block):
+            decode_attributes(bytes(piece))
+
+    def _checkpoint(self, block: Block) -> None:
+        count = block.record.count
+        if (count > 0) != bool(block.body):
+            msg = "a checkpoint contradicts itself"
+            raise BlockError(msg, clause="5.5")
+        if count:
+            body = records.decode(records.CheckpointBody, block.body, clause="5.5")
+            if len(body.types) != 4 * count or len(decode_column(body.lengths, count)) != count:
+                msg = "a checkpoint contradicts itself"
+                raise BlockError(msg, clause="5.5")
+
+    def _members(self, block: Block) -> tuple[tuple[bytes, int, int], ...]:
+        body = records.decode(records.DirectoryBody, block.body, clause="5.6")
+        offsets = [row[1] for row in body.members]
+        if sorted(offsets) != offsets:
+            msg = "the members of a joined object are out of order"
+            raise BlockError(msg, clause="5.6")
+        return body.members
+
+
+_HANDLERS: dict[bytes, Callable[[Grammar, Block], Any]] = {
+    b"FHDR": Grammar._stream_start,
+    b"FCNT": Grammar._stream_content,
+    b"FEND": Grammar._stream_end,
+    b"PACK": Grammar._pieces,
+    b"TREE": Grammar._tree,
+    b"TREX": Grammar._attributes,
+    b"ckpt": Grammar._checkpoint,
+    b"DIRY": Grammar._members,
+}
+
+
+class _StreamReader:
+    """What a reader knows of one open stream."""
+
+    __slots__ = ("_machine", "blocks", "end")
+
+    def __init__(self) -> None:
+        self._machine = Machine(StreamState.NEW, STREAM)
+        self.blocks = 0
+        self.end = 0
+
+    def step(self, event: StreamEvent) -> None:
+        self._machine.step(event)
+
+    def content(self, record: records.StreamContent, size: int) -> None:
+        if record.number != self.blocks or record.offset < self.end:
+            msg = "a part of a stream is missing, doubled or out of order"
+            raise BlockError(msg, clause="5.1")
+        self.blocks += 1
+        self.end = record.offset + size
+
+
+def check_node(node: Node) -> Node:
+    """Decode a node's columns once, so that damage shows where it stands; unknown types pass."""
+    if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
+        node.entries()
+    elif node.type == NodeType.INNER:
+        node.children()
+    elif node.type in (NodeType.PARTS, NodeType.PARTS_INNER):
+        node.parts()
+    return node
+
+
+def decode_attributes(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Extended attributes of a ``TREX`` piece (format.md, section 5.4).
+
+    Raises:
+        BlockError: It is malformed.
+    """
+    rows = cbor.loads(data)
+    msg = "extended attributes are malformed"
+    if type(rows) is not list or not rows:
+        raise BlockError(msg, clause="5.4")
+    found = []
+    for row in rows:
+        if type(row) is not list or len(row) != 2 or type(row[0]) is not bytes or type(row[1]) is not bytes:
+            raise BlockError(msg, clause="5.4")
+        if found and row[0] <= found[-1][0]:
+            raise BlockError(msg, clause="5.4")
+        found.append((row[0], row[1]))
+    return tuple(found)
+
+
+# --- All in a row -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEvent:
+    """An archive begins; ``base`` is its offset in the object."""
+
+    header: Header
+    keys: Keys | None
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEvent:
+    """A block was verified and accepted; ``found`` is what ``Grammar.accept`` decoded."""
+
+    block: Block
+    offset: int
+    found: Any
+
+
+@dataclass(frozen=True, slots=True)
+class EndEvent:
+    """An archive is complete."""
+
+    foot: records.FootRecord
+
+
+class Decoder:
+    """Reads an object sequentially: feed bytes, get events.
+
+    Args:
+        unlock: Gives the keys for a header (see ``header.unlock``), or None to check without a key.
+        verify_key: Ed25519 public key that must have signed each archive but directories.
+    """
+
+    def __init__(self, unlock: Callable[[Header], Keys | None], verify_key: bytes | None = None) -> None:
+        self._splitter = Splitter()
+        self._unlock = unlock
+        self._verify_key = verify_key
+        self._grammar: Grammar | None = None
+        self._opener: Opener | None = None
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[HeaderEvent | BlockEvent | EndEvent]:
+        """Append bytes; returns the events that they complete."""
+        self._splitter.feed(data)
+        return list(self.events())
+
+    def close(self) -> list[HeaderEvent | BlockEvent | EndEvent]:
+        """Say that the object ends; raises ``TruncatedError`` if it ends too early."""
+        self._splitter.close()
+        return list(self.events())
+
+    def events(self) -> Iterator[HeaderEvent | BlockEvent | EndEvent]:
+        """Events that the bytes fed so far allow; an error comes after the events before it."""
+        for item in self._splitter:
+            yield self._event(item)
+
+    def _event(self, item: RawHeader | RawBlock | RawTail) -> HeaderEvent | BlockEvent | EndEvent:
+        if isinstance(item, RawHeader):
+            keys = self._unlock(item.header)
+            self._grammar = Grammar(item.header, keys, self._verify_key)
+            self._opener = opener_for(item.header, keys)
+            return HeaderEvent(item.header, keys, item.base)
+        assert self._grammar is not None
+        assert self._opener is not None
+        if isinstance(item, RawBlock):
+            block = open_raw(item, self._opener)
+            return BlockEvent(block, item.offset, self._grammar.accept(block, item.offset))
+        self._grammar.accept_tail(item.data, item.offset)
+        assert self._grammar.foot is not None
+        return EndEvent(self._grammar.foot)
+
+
+def opener_for(header: Header, keys: Keys | None) -> Opener:
+    """An opener for the blocks of one archive."""
+    return Opener(header.suite, header.kind, header.record.padding, keys)
