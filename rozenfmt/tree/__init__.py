@@ -1,0 +1,1 @@
+"""The local file system: walking and capturing a tree, restoring it safely, reading it for comparison."""
