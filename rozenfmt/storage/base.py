@@ -9,9 +9,11 @@ in front of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["ObjectInfo", "Storage", "Upload"]
 
@@ -48,11 +50,16 @@ class Upload(Protocol):
         Raises:
             StorageError: It could not be made visible, or its size is wrong; then it is discarded.
             ConflictError: ``overwrite`` was False and the object exists.
+
         """
         ...
 
     def discard(self) -> None:
-        """Remove every trace of an uncommitted upload; harmless when called again."""
+        """Remove every trace of an uncommitted upload; does nothing when called again or after a commit.
+
+        Raises:
+            StorageError: Traces are left; it may be called again.
+        """
         ...
 
 
@@ -66,11 +73,11 @@ class Storage(Protocol):
         ...
 
     def read(self, name: str, start: int, length: int) -> bytes:
-        """Exactly ``length`` bytes from ``start``; one range request; short answers raise ``StorageError``."""
+        """Exactly ``length`` bytes from ``start``, by one request; ``StorageError`` if there are fewer."""
         ...
 
     def read_suffix(self, name: str, length: int) -> tuple[int, bytes]:
-        """The object's size and its last ``length`` bytes (all if it is shorter); one request where possible."""
+        """The object's size and its last ``length`` bytes, or all of them; one request if possible."""
         ...
 
     def stream(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
@@ -85,11 +92,24 @@ class Storage(Protocol):
         part_size: int | None = None,
         expected_size: int | None = None,
     ) -> Upload:
-        """Begin an object. ``part_size`` in bytes is for multipart back-ends; ``expected_size`` helps to choose it."""
+        """Begin an object.
+
+        Args:
+            name: Its name; components between slashes are not empty, ``.`` or ``..``.
+            overwrite: Whether an existing object is replaced, at ``commit``.
+            part_size: Bytes of a part, for multipart back-ends; None lets the back-end choose.
+            expected_size: Bytes that will be written, as far as known; helps to choose.
+
+        Raises:
+            ConflictError: ``overwrite`` is False and the object is known to exist already; where
+                that is not known yet, ``write`` or ``commit`` raises it.
+            StorageError: The storage cannot be written to.
+            UsageError: The name or ``part_size`` is not possible here.
+        """
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose name starts with ``prefix``, sorted by name, at all depths; never uploads under way."""
+        """Objects whose name starts with ``prefix``, by name, at all depths; never uploads under way."""
         ...
 
     def delete(self, name: str) -> None:

@@ -57,6 +57,7 @@ class GenericStorage:
         url: URL of the folder.
         options: Options of the file system.
         retry: How often and how long reading, listing and deleting are tried.
+
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class GenericStorage:
         self.url = self.redactor.text(url)
         self._pid = os.getpid()
         self.fs, root = self._connect(url, options)
-        self._root = root.rstrip("/") + "/" if root.rstrip("/") else root
+        # The listings of a file system begin all its paths with its root marker, or none.
+        self._root = root.rstrip("/") + "/" if root.rstrip("/") else root or self.fs.root_marker
 
     def size(self, name: str) -> int:
         """Size of an object in bytes; ``StorageError`` if there is none."""
@@ -116,6 +118,7 @@ class GenericStorage:
         Raises:
             ConflictError: ``overwrite`` is False and the object exists already.
             StorageError: The back-end failed.
+
         """
         path = self.path(name)
         # The race is decided at commit; this saves writing what cannot be committed.
@@ -185,7 +188,7 @@ class GenericStorage:
             yield
         except (StorageError, ConflictError, UsageError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - back-ends raise what they like
             raise self._explain(error, action, name) from self.redactor.cause(error)
 
     def _connect(self, url: str, options: Mapping[str, Any] | None) -> tuple[Any, str]:
@@ -200,7 +203,7 @@ class GenericStorage:
         except (TypeError, ValueError) as error:
             msg = f"the address {self.url} or its storage_options are not understood: {error}"
             raise UsageError(self.redactor.text(msg)) from self.redactor.cause(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - back-ends raise what they like
             raise self._explain(error, "open", None) from self.redactor.cause(error)
         return fs, str(root)
 
@@ -254,8 +257,10 @@ class GenericStorage:
             advice = "it is a folder, not an object; choose another name"
         else:
             advice = "check the connection and the credentials, then try again"
-        msg = f"cannot {action} {where}: {reason} ({detail}); {advice}" if detail else (
-            f"cannot {action} {where}: {reason}; {advice}"
+        msg = (
+            f"cannot {action} {where}: {reason} ({detail}); {advice}"
+            if detail
+            else (f"cannot {action} {where}: {reason}; {advice}")
         )
         return StorageError(msg, object=name, fatal=isinstance(error, _FINAL_ERRORS))
 
@@ -268,6 +273,7 @@ class GenericUpload(BaseUpload):
         name: Name of the object.
         path: Path of its file in the file system.
         overwrite: Whether an existing file is replaced.
+
     """
 
     def __init__(self, storage: GenericStorage, name: str, path: str, *, overwrite: bool) -> None:
@@ -286,7 +292,7 @@ class GenericUpload(BaseUpload):
     def _write(self, data: bytes | memoryview) -> None:
         with self._storage.explained("write", self.name):
             view = memoryview(data)
-            while len(view):
+            while view:
                 # Some raw files of fsspec return None, some the number of bytes they took.
                 taken = self._file.write(view)
                 view = view[len(view) if taken is None else taken :]
@@ -331,7 +337,7 @@ class GenericUpload(BaseUpload):
             raise StorageError(msg, object=self.name)
 
 
-def _defuse(file: Any) -> None:  # noqa: ANN401 - any file object of fsspec
+def _defuse(file: Any) -> None:
     """End a file object without letting it finish its upload.
 
     Buffered files of fsspec send their last block, or the whole object, when they are closed, and
@@ -350,7 +356,7 @@ def _defuse(file: Any) -> None:  # noqa: ANN401 - any file object of fsspec
             file.close()
 
 
-def _move(fs: Any, source: str, target: str, *, replace: bool) -> None:  # noqa: ANN401
+def _move(fs: Any, source: str, target: str, *, replace: bool) -> None:
     """Rename, or copy and delete, one file whose name is not a pattern."""
     from fsspec import AbstractFileSystem
 

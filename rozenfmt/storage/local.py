@@ -35,7 +35,7 @@ _PARTIAL: Final = re.compile(r"\..*\.rozen-[0-9a-f]{8}\.partial", re.DOTALL)
 _ADVICE: Final[dict[int, str]] = {
     errno.ENOSPC: "the file system is full; free some space and try again",
     errno.EDQUOT: "the quota is used up; free some space and try again",
-    errno.EFBIG: "the file would exceed the largest size allowed; raise the limit (ulimit -f) or split the data",
+    errno.EFBIG: "the file exceeds the largest size allowed; raise the limit (ulimit -f) or split the data",
     errno.EACCES: "permission denied; check the owner and mode of the file and of its folders",
     errno.EPERM: "not permitted; check the owner, the mode and the attributes of the file",
     errno.EROFS: "the file system is read-only; mount it for writing",
@@ -66,6 +66,7 @@ class LocalStorage:
     Args:
         root: Path of the folder.
         make_root: Whether writing may create the folder itself; its parent must exist.
+
     """
 
     def __init__(self, root: str, *, make_root: bool = True) -> None:
@@ -117,6 +118,7 @@ class LocalStorage:
         Raises:
             ConflictError: ``overwrite`` is False and the object exists already.
             StorageError: The folder is missing or cannot be written to.
+
         """
         path = self._path(name)
         # The race is decided at commit; this saves writing what cannot be committed.
@@ -214,6 +216,7 @@ class LocalUpload(BaseUpload):
         name: Name of the object.
         path: Absolute path of its file.
         overwrite: Whether an existing file is replaced.
+
     """
 
     def __init__(self, name: str, path: str, *, overwrite: bool) -> None:
@@ -324,7 +327,7 @@ def _rename_no_replace(partial: str, path: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def _renameat2() -> Any:  # noqa: ANN401 - a foreign function
+def _renameat2() -> Any:
     if not sys.platform.startswith("linux"):
         return None
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -32,10 +32,7 @@ _HTTP_SCHEMES = frozenset({"http", "https"})
 
 
 def open_storage(
-    url: Location,
-    storage_options: Mapping[str, Any] | None = None,
-    *,
-    retry: RetryPolicy | None = None,
+    url: Location, storage_options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None
 ) -> Storage:
     """Open a folder.
 
@@ -48,6 +45,7 @@ def open_storage(
     Raises:
         UsageError: The address is empty, or options were given for a local folder.
         StorageError: The back-end is not installed, or cannot be set up.
+
     """
     scheme, address = _classify(url)
     if not address:
@@ -57,10 +55,7 @@ def open_storage(
 
 
 def resolve(
-    url: Location,
-    storage_options: Mapping[str, Any] | None = None,
-    *,
-    retry: RetryPolicy | None = None,
+    url: Location, storage_options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None
 ) -> tuple[Storage, str]:
     """Split the address of one object into its folder's storage and its name.
 
@@ -73,6 +68,7 @@ def resolve(
     Raises:
         UsageError: The address names a folder or a bucket only, or options were given for a local path.
         StorageError: The back-end is not installed, or cannot be set up.
+
     """
     scheme, address = _classify(url)
     if scheme is None or scheme in _LOCAL_SCHEMES:

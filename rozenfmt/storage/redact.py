@@ -20,7 +20,9 @@ _QUERY = re.compile(r"(\bhttps?://[^\s?'\"]*|[^\s?'\"]*)\?[^\s'\"]*=[^\s'\"]*")
 # Shorter values ("us", "22", "true") would mask ordinary words and protect nothing.
 _MIN_SECRET = 6
 # Values that name places, not secrets; masking them would only make messages useless.
-_PLAIN_OPTIONS = frozenset({"endpoint_url", "host", "hostname", "region_name", "username", "base_url", "bucket"})
+_PLAIN_OPTIONS = frozenset(
+    {"endpoint_url", "host", "hostname", "region_name", "username", "base_url", "bucket"}
+)
 
 
 class Redactor:
@@ -29,6 +31,7 @@ class Redactor:
     Args:
         url: The address as the user gave it, which may hold a password or a signature.
         options: The options as the user gave them.
+
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
@@ -59,7 +62,7 @@ class Redactor:
         return error
 
 
-def _secrets(value: Any, name: str = "") -> Iterator[str]:  # noqa: ANN401
+def _secrets(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, str):
         if name not in _PLAIN_OPTIONS:
             yield value

@@ -29,6 +29,7 @@ class RetryPolicy:
         budget: Seconds after which no further attempt begins.
         first_wait: Seconds before the second attempt; doubled for each further one, plus jitter.
         longest_wait: Upper bound of one wait in seconds.
+
     """
 
     attempts: int = 5
@@ -37,6 +38,7 @@ class RetryPolicy:
     longest_wait: float = 10.0
 
     def __post_init__(self) -> None:
+        """Refuse what would never try, or wait backwards."""
         if self.attempts < 1 or min(self.budget, self.first_wait, self.longest_wait) < 0:
             msg = "a RetryPolicy has one attempt or more, and no negative times"
             raise UsageError(msg)
@@ -50,9 +52,7 @@ def call(policy: RetryPolicy, fn: Callable[[], T], is_transient: Callable[[BaseE
 
 
 async def acall(
-    policy: RetryPolicy,
-    fn: Callable[[], Awaitable[T]],
-    is_transient: Callable[[BaseException], bool],
+    policy: RetryPolicy, fn: Callable[[], Awaitable[T]], is_transient: Callable[[BaseException], bool]
 ) -> T:
     """``call`` for coroutines: the waits leave the event loop free, and can be cancelled."""
     from tenacity import AsyncRetrying
@@ -61,7 +61,13 @@ async def acall(
 
 
 def _controls(policy: RetryPolicy, is_transient: Callable[[BaseException], bool]) -> dict[str, Any]:
-    from tenacity import retry_if_exception, stop_after_attempt, stop_before_delay, wait_exponential, wait_random
+    from tenacity import (
+        retry_if_exception,
+        stop_after_attempt,
+        stop_before_delay,
+        wait_exponential,
+        wait_random,
+    )
 
     return {
         "stop": stop_after_attempt(policy.attempts) | stop_before_delay(policy.budget),

@@ -20,11 +20,11 @@ from rozenfmt.errors import RozenError, StorageError, UsageError
 from rozenfmt.storage.base import ObjectInfo
 from rozenfmt.storage.redact import Redactor
 from rozenfmt.storage.retry import RetryPolicy, acall
-from rozenfmt.storage.s3_errors import IntegrityError, code_of, explain, is_transient
+from rozenfmt.storage.s3_errors import FORBIDDEN, IntegrityError, code_of, explain, is_transient
 from rozenfmt.storage.upload import check_name, check_range
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Coroutine, Iterator, Mapping
 
     from rozenfmt.storage.s3_upload import S3Upload
@@ -39,7 +39,6 @@ _KEY_MAX: Final = 1024
 _READ_TIMEOUT: Final = 60
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _NOT_SATISFIABLE: Final = 416
-_FORBIDDEN: Final = 403
 _NO_SUFFIX_RANGES: Final = frozenset({400, 501})
 
 
@@ -48,7 +47,7 @@ class Listed(NamedTuple):
 
     size: int
     etag: str
-    modified: datetime.datetime | None
+    modified: dt.datetime | None
 
 
 class Ranged(NamedTuple):
@@ -70,6 +69,7 @@ class S3Storage:
         options: Options of ``s3fs.S3FileSystem``.
         retry: How often and how long a request is tried.
         parallel: Parts of one upload in flight, at most; each is held in memory until accepted.
+
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class S3Storage:
     def size(self, name: str) -> int:
         """Size of an object in bytes; ``StorageError`` if there is none."""
         key = self.key(name)
-        return self.run(self._size(key, name), action="read the size of", name=name, permission="s3:GetObject")
+        return self.run(
+            self._size(key, name), action="read the size of", name=name, permission="s3:GetObject"
+        )
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``start``; ``StorageError`` if there are fewer."""
@@ -116,9 +118,7 @@ class S3Storage:
         check_range(0, length)
         key = self.key(name)
         if length:
-            got = self.run(
-                self._get_suffix(key, length), action="read", name=name, permission="s3:GetObject"
-            )
+            got = self.run(self._get_suffix(key, length), action="read", name=name, permission="s3:GetObject")
             if got is not None:
                 return got.total, got.data
         # Empty objects have no range that could be asked for, and some servers know no suffixes.
@@ -150,6 +150,7 @@ class S3Storage:
 
         Raises:
             UsageError: ``part_size`` is out of range.
+
         """
         from rozenfmt.storage.s3_upload import S3Upload, choose_part_size
 
@@ -162,9 +163,7 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request(
-                    "list_objects_v2", Bucket=self.bucket, Prefix=self._folder + prefix, **token
-                ),
+                self.request("list_objects_v2", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
                 action="list",
                 name=None,
                 permission="s3:ListBucket",
@@ -198,7 +197,7 @@ class S3Storage:
             msg = f"{name!r} is not valid UTF-8, as names in S3 must be; choose another name"
             raise UsageError(msg) from None
         if len(encoded) > _KEY_MAX:
-            msg = f"the key of {name!r} has {len(encoded)} bytes, and S3 allows {_KEY_MAX}; choose a shorter name"
+            msg = f"the key of {name!r} has {len(encoded)} bytes; S3 allows {_KEY_MAX}: choose a shorter name"
             raise UsageError(msg)
         return key
 
@@ -215,7 +214,7 @@ class S3Storage:
             )
             raise UsageError(msg)
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> Any:  # noqa: ANN401 - concurrent.futures.Future[T]
+    def submit(self, work: Coroutine[Any, Any, T]) -> Any:
         """Start work on the loop's thread; returns a ``concurrent.futures.Future``."""
         try:
             self.check_process()
@@ -230,7 +229,7 @@ class S3Storage:
         result: T = self.wait(self.submit(work), action=action, name=name, permission=permission)
         return result
 
-    def wait(self, future: Any, *, action: str, name: str | None, permission: str) -> Any:  # noqa: ANN401
+    def wait(self, future: Any, *, action: str, name: str | None, permission: str) -> Any:
         """Wait for work, and turn what it raises into an error that says what to do.
 
         An interrupt cancels the request in flight.
@@ -239,7 +238,7 @@ class S3Storage:
             return future.result()
         except RozenError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - botocore, aiohttp and s3fs have no common root
             raise self.explained(error, action=action, name=name, permission=permission) from (
                 self.redactor.cause(error)
             )
@@ -249,22 +248,18 @@ class S3Storage:
     def explained(self, error: Exception, *, action: str, name: str | None, permission: str) -> StorageError:
         """The error for the user."""
         return explain(
-            error,
-            action=action,
-            where=self.redactor.text(self.where(name)),
-            permission=permission,
-            name=name,
+            error, action=action, where=self.redactor.text(self.where(name)), permission=permission, name=name
         )
 
-    async def request(self, method: str, **arguments: Any) -> Any:  # noqa: ANN401 - botocore's answers
+    async def request(self, method: str, **arguments: Any) -> Any:
         """One request of the S3 API, tried again while its failures are transient."""
 
-        async def once() -> Any:  # noqa: ANN401
+        async def once() -> Any:
             return await self.send(method, arguments)
 
         return await acall(self.retry, once, is_transient)
 
-    async def send(self, method: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    async def send(self, method: str, arguments: Mapping[str, Any]) -> Any:
         """One attempt.  The only place where requests leave; tests put their faults here."""
         return await self._fs._call_s3(method, **arguments)  # noqa: SLF001 - the awaitable of call_s3
 
@@ -277,7 +272,7 @@ class S3Storage:
                 return Listed(item["Size"], str(item.get("ETag", "")).strip('"'), item.get("LastModified"))
         return None
 
-    def _connect(self, options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - s3fs has no types
+    def _connect(self, options: Mapping[str, Any] | None) -> Any:
         try:
             import s3fs  # type: ignore[import-untyped]
         except ImportError as error:
@@ -369,7 +364,7 @@ class S3Storage:
         try:
             answer = await self.request("head_object", Bucket=self.bucket, Key=key)
         except Exception as error:
-            if code_of(error)[1] != _FORBIDDEN:
+            if code_of(error)[1] != FORBIDDEN:
                 raise
             # Credentials that may only write and list are a recommended set-up.
             found = await self.listed(key)
@@ -450,7 +445,7 @@ async def _body(answer: Mapping[str, Any], start: int, length: int) -> Ranged:
     if begins != start or size > length:
         # Not read: it may be a terabyte.
         body.close()
-        msg = "the server ignores ranges, without which an archive cannot be read; use another server or copy it"
+        msg = "the server ignores ranges, without which no archive can be read; use another server or copy it"
         raise StorageError(msg, fatal=True)
     async with body as opened:
         data = await opened.read()

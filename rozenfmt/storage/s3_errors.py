@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from rozenfmt.errors import StorageError
 
-__all__ = ["IntegrityError", "code_of", "explain", "is_transient"]
+__all__ = ["FORBIDDEN", "NOT_FOUND", "IntegrityError", "code_of", "explain", "is_transient"]
 
 
 class IntegrityError(Exception):
@@ -37,6 +37,8 @@ _TRANSIENT_CODES: Final = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 # Exceptions of botocore, aiohttp and s3fs by name: importing them here would cost what the lazy
@@ -82,7 +84,7 @@ _ADVICE: Final[dict[str, str]] = {
     "KeyTooLongError": "the name is too long for S3; choose a shorter one",
     "NoSuchBucket": "the bucket does not exist; create it, or correct the URL",
     "NoSuchKey": "there is no such object; check the name",
-    "NoSuchUpload": "the unfinished upload is gone (aborted by somebody, or by a lifecycle rule); begin again",
+    "NoSuchUpload": "the unfinished upload is gone (aborted by somebody or a lifecycle rule); begin again",
     "NotImplemented": "the server does not implement this request; another provider or version is needed",
     "PermanentRedirect": "the bucket lives in another region; set region_name in client_kwargs",
     "QuotaExceeded": "the quota of the bucket is used up; free some space",
@@ -92,7 +94,7 @@ _ADVICE: Final[dict[str, str]] = {
 }
 _ADVICE_STATUS: Final[dict[int, str]] = {
     401: _CREDENTIALS,
-    404: "there is no such object or bucket; check the name and the URL",
+    NOT_FOUND: "there is no such object or bucket; check the name and the URL",
     405: "the server does not allow this request here; check the URL and the object's retention",
     507: "the server's disks are full; free some space",
 }
@@ -138,6 +140,7 @@ def explain(error: Exception, *, action: str, where: str, permission: str, name:
         where: The object or folder, without secrets.
         permission: The S3 permission that the action needs.
         name: Name of the object within its storage.
+
     """
     code, status = code_of(error)
     transient = is_transient(error)
@@ -147,10 +150,12 @@ def explain(error: Exception, *, action: str, where: str, permission: str, name:
         advice = "the network or the server changes data; do not trust it before the cause is found"
     elif type(error).__name__ in _CREDENTIAL_TYPES:
         reason = type(error).__name__
-        advice = "no usable credentials were found; pass key and secret in storage_options, or set up a profile"
+        advice = (
+            "no usable credentials were found; pass key and secret in storage_options, or set up a profile"
+        )
     elif code in _ADVICE:
         advice = _ADVICE[code]
-    elif status == 403:  # noqa: PLR2004
+    elif status == FORBIDDEN:
         advice = f"access is denied; grant {permission} to these credentials, or use others"
     elif status in _ADVICE_STATUS:
         advice = _ADVICE_STATUS[status]

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from rozenfmt.errors import ConflictError, StorageError, UsageError
 from rozenfmt.storage.base import ObjectInfo
 from rozenfmt.storage.retry import acall
-from rozenfmt.storage.s3_errors import IntegrityError, code_of, is_transient
+from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, IntegrityError, code_of, is_transient
 from rozenfmt.storage.upload import BaseUpload
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Mapping
 
     from rozenfmt.storage.s3 import Listed, S3Storage
@@ -54,6 +54,7 @@ def choose_part_size(part_size: int | None, expected_size: int | None) -> int:
     Raises:
         UsageError: ``part_size`` is out of range.
         StorageError: ``expected_size`` needs more than 10,000 parts of that size.
+
     """
     expected = expected_size or 0
     if part_size is None:
@@ -79,6 +80,7 @@ class S3Upload(BaseUpload):
         key: Its key in the bucket.
         overwrite: Whether an existing object is replaced.
         part_size: Bytes of each part but the last.
+
     """
 
     max_parts: ClassVar[int] = MAX_PARTS
@@ -91,7 +93,7 @@ class S3Upload(BaseUpload):
         self._part_size = part_size
         self._buffer = io.BytesIO()
         self._upload_id: str | None = None
-        self._began: datetime.datetime | None = None
+        self._began: dt.datetime | None = None
         self._slots = threading.BoundedSemaphore(storage.parallel)
         self._digests: list[bytes] = []
         self._in_flight: dict[int, Any] = {}
@@ -99,7 +101,7 @@ class S3Upload(BaseUpload):
 
     def _write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
-        while len(view):
+        while view:
             # The first full part waits for one more byte: without it, there is one request to make.
             if self._buffer.tell() == self._part_size:
                 self._seal()
@@ -149,7 +151,7 @@ class S3Upload(BaseUpload):
         self._collect()
         # The work must not refer to the upload: one that is dropped is to be collected.
         future = self._storage.submit(
-            _put_part(self._storage, self._key, self._upload_id, number, data, digest)
+            _put_part(self._storage, self._key, self._upload_id, number=number, data=data, digest=digest)
         )
         slots = self._slots
         future.add_done_callback(lambda _done: slots.release())
@@ -219,16 +221,8 @@ class S3Upload(BaseUpload):
             try:
                 return await self._send(method, arguments, body)
             except Exception as error:
-                code, status = code_of(error)
-                if status == _PRECONDITION_FAILED or code == "PreconditionFailed":
-                    storage.conditional = True
-                    if attempts > 1 and await self._arrived(expected):
-                        return ""
-                    raise self._conflict() from None
-                if code == "NoSuchUpload":
-                    if await self._arrived(expected):
-                        return ""
-                    await self._refuse_existing()
+                if await self._done_before(error, expected, first=attempts == 1):
+                    return ""
                 raise
 
         try:
@@ -238,6 +232,24 @@ class S3Upload(BaseUpload):
                 raise
             etag = ""
         await self._verify(expected, etag)
+
+    async def _done_before(self, error: Exception, expected: str, *, first: bool) -> bool:
+        """Whether a refusal only means that an earlier attempt had succeeded.
+
+        Raises:
+            ConflictError: It means that the object of somebody else stands there.
+        """
+        code, status = code_of(error)
+        if status == _PRECONDITION_FAILED or code == "PreconditionFailed":
+            self._storage.conditional = True
+            if not first and await self._arrived(expected):
+                return True
+            raise self._conflict() from None
+        if code == "NoSuchUpload":
+            if await self._arrived(expected):
+                return True
+            await self._refuse_existing()
+        return False
 
     async def _send(self, method: str, arguments: dict[str, Any], body: bytes | None) -> str:
         """One attempt; once more without the condition if the server refuses the header itself."""
@@ -273,18 +285,23 @@ class S3Upload(BaseUpload):
             return found
 
         found = await acall(storage.retry, once, is_transient)
+        ours = found.etag in {expected, etag}
+        # Where the server makes its ETags of MD5, one of the same form tells that it is not ours.
+        form = _MD5 if self._upload_id is None else _MD5_OF_PARTS
+        faithful = etag == expected or self._is_md5_server()
+        others = not ours and faithful and form.fullmatch(found.etag) is not None
         where = storage.redactor.text(storage.where(self.name))
-        ours = bool(etag) and found.etag == etag
+        if others or (found.size != self.written and not ours):
+            msg = (
+                f"{where} was written by somebody else at the same time; find out who, or choose another name"
+            )
+            raise ConflictError(msg)
         if found.size != self.written:
-            msg = f"{where} has {found.size} bytes where {self.written} were written; "
-            if ours or found.etag == expected:
-                await storage.request("delete_object", Bucket=storage.bucket, Key=self._key)
-                msg += "it was deleted: write it again, and do not trust this server before the cause is found"
-            else:
-                msg += "another writer seems to have replaced it: check who else writes here"
-            raise StorageError(msg, object=self.name)
-        if not ours and self._is_md5_server() and _MD5_OF_PARTS.fullmatch(found.etag) and found.etag != expected:
-            msg = f"{where} has another checksum than what was written; check who else writes here, then repeat"
+            await storage.request("delete_object", Bucket=storage.bucket, Key=self._key)
+            msg = (
+                f"{where} had {found.size} bytes where {self.written} were written, and was deleted; "
+                "write it again, and do not trust this server before the cause is found"
+            )
             raise StorageError(msg, object=self.name)
 
     async def _arrived(self, expected: str) -> bool:
@@ -294,10 +311,11 @@ class S3Upload(BaseUpload):
             return False
         if found.etag == expected:
             return True
-        if self._is_md5_server() and (_MD5_OF_PARTS.fullmatch(found.etag) or _MD5.fullmatch(found.etag)):
+        if self._is_md5_server() and _MD5_OF_PARTS.fullmatch(found.etag):
             return False
-        # The ETag says nothing (KMS, some compatible servers).  An object of the right size that
-        # appeared after this upload began, by the clock of the server, is taken for ours.
+        # The ETag says nothing (KMS; rclone lists the MD5 of the whole, which nobody computed).  An
+        # object of the right size that appeared after this upload began, by the clock of the
+        # server, is taken for ours.
         return None not in (self._began, found.modified) and found.modified >= self._began  # type: ignore[operator]
 
     def _is_md5_server(self) -> bool:
@@ -340,14 +358,14 @@ async def _gone(storage: S3Storage, method: str, arguments: Mapping[str, Any]) -
     except Exception as error:
         code, status = code_of(error)
         # Listing parts is a permission of its own; without it, the abort has to be believed.
-        denied = method == "list_parts" and status == 403  # noqa: PLR2004
-        if denied or code == "NoSuchUpload" or status == 404:  # noqa: PLR2004
+        denied = method == "list_parts" and status == FORBIDDEN
+        if denied or code == "NoSuchUpload" or status == NOT_FOUND:
             raise _Gone from None
         raise
 
 
 async def _put_part(
-    storage: S3Storage, key: str, upload_id: str, number: int, data: bytes, digest: bytes
+    storage: S3Storage, key: str, upload_id: str, *, number: int, data: bytes, digest: bytes
 ) -> str:
     """Send one part until it is accepted; returns its ETag."""
 
@@ -381,7 +399,7 @@ def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer.get("ETag", "")).strip('"')
 
 
-def _server_time(answer: Mapping[str, Any]) -> datetime.datetime | None:
+def _server_time(answer: Mapping[str, Any]) -> dt.datetime | None:
     """The Date header: only the server's clock can be compared with its listings."""
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     if not date:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rozenfmt.errors import StorageError, UsageError
-from rozenfmt.storage.base import ObjectInfo
+
+if TYPE_CHECKING:
+    from rozenfmt.storage.base import ObjectInfo
 
 __all__ = ["TRANSITIONS", "BaseUpload", "Event", "State", "as_view", "check_name", "check_range"]
 
@@ -53,6 +55,7 @@ class BaseUpload(ABC):
 
     Args:
         name: Name of the object within its storage.
+
     """
 
     def __init__(self, name: str) -> None:
@@ -79,6 +82,7 @@ class BaseUpload(ABC):
         Raises:
             UsageError: The upload is not open.
             StorageError: The storage failed; the upload can only be discarded now.
+
         """
         self._next(Event.WRITE)
         view = as_view(data)
@@ -97,6 +101,7 @@ class BaseUpload(ABC):
             UsageError: The upload is not open.
             ConflictError: ``overwrite`` was False and the object exists; the upload is discarded.
             StorageError: It could not be made visible, or its size is wrong; the upload is discarded.
+
         """
         committed = self._next(Event.COMMIT)
         try:
@@ -114,6 +119,7 @@ class BaseUpload(ABC):
 
         Raises:
             StorageError: Traces are left; calling again tries again.
+
         """
         after = self._next(Event.DISCARD)
         if after is not self._state:
@@ -164,6 +170,7 @@ def check_name(name: str) -> str:
 
     Raises:
         UsageError: It is empty, has an empty, ``.`` or ``..`` component, or holds a NUL.
+
     """
     if not isinstance(name, str):
         msg = f"a name is a str, not {type(name).__name__}"
@@ -182,6 +189,7 @@ def check_range(start: int, length: int | None) -> None:
 
     Raises:
         UsageError: ``start`` or ``length`` is negative.
+
     """
     if start < 0 or (length is not None and length < 0):
         msg = f"a range cannot begin at {start} and have the length {length}"

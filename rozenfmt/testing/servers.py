@@ -40,6 +40,7 @@ class Server:
         endpoint: Host and port.
         pid: Process id.
         folder: Local folder that holds its files, where it keeps files.
+
     """
 
     url: str
@@ -58,20 +59,19 @@ def moto_server(*, timeout: float = 30.0) -> Iterator[Server]:
 
     Raises:
         RuntimeError: It does not start.
+
     """
     with tempfile.TemporaryDirectory(prefix="rozen-moto-") as scratch:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"]
         with _running(command, Path(scratch), timeout) as (pid, port):
             endpoint = f"http://127.0.0.1:{port}"
-            make = urllib.request.Request(f"{endpoint}/{_BUCKET}", method="PUT")  # noqa: S310
+            make = urllib.request.Request(f"{endpoint}/{_BUCKET}", method="PUT")  # noqa: S310 - loopback
             with urllib.request.urlopen(make, timeout=timeout):  # noqa: S310 - loopback
                 yield Server(f"s3://{_BUCKET}/prefix", _s3_options(endpoint), f"127.0.0.1:{port}", pid)
 
 
 @contextmanager
-def rclone_server(
-    kind: Literal["s3", "sftp", "webdav"] = "s3", *, timeout: float = 30.0
-) -> Iterator[Server]:
+def rclone_server(kind: Literal["s3", "sftp", "webdav"] = "s3", *, timeout: float = 30.0) -> Iterator[Server]:
     """A server of rclone over a temporary folder.
 
     Args:
@@ -80,6 +80,7 @@ def rclone_server(
 
     Raises:
         RuntimeError: rclone is not installed, or does not start.
+
     """
     with tempfile.TemporaryDirectory(prefix="rozen-rclone-") as scratch:
         root = Path(scratch, "root")
