@@ -1,0 +1,5 @@
+"""rozenfmt: encrypted, self-describing backup archives."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -7,6 +7,7 @@ outside, so that every state can be exported and restored at a block boundary.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -201,6 +202,7 @@ class PartTableBuilder:
     def __init__(self) -> None:
         self._parts: list[Part] = []
         self._tables: list[Part] = []
+        self._cuts: deque[int] = deque()
         self._start = 0
         self._length = 0
 
@@ -222,6 +224,7 @@ class PartTableBuilder:
 
     def _cut(self) -> bytes:
         node = nodes.part_leaf(self._parts)
+        self._cuts.append(sum(part.length for part in self._parts))
         self._parts = []
         return node
 
@@ -230,9 +233,9 @@ class PartTableBuilder:
         return self._cut() if self._tables and self._parts else None
 
     def sub_table(self, node: bytes, block: int, piece: int) -> None:
-        """Note where a sub-table was stored."""
+        """Note where a sub-table was stored; in the order in which they came out."""
         split = 4 + int.from_bytes(node[:4], "little")
-        covered = self._length - sum(part.length for part in self._parts) - self._start
+        covered = self._cuts.popleft()
         self._tables.append(Part(self._start, covered, crypto.digest(node[4:split]), block, piece))
         self._start += covered
 
@@ -240,7 +243,7 @@ class PartTableBuilder:
         """The table for ``FEND``."""
         if not self._tables:
             return nodes.part_leaf(self._parts)
-        if self._parts:
+        if self._parts or self._cuts:
             msg = "the last sub-table was not stored"
             raise UsageError(msg)
         return nodes.part_inner(self._tables)

@@ -70,7 +70,7 @@ class Encoder:
         self._checkpoint_first = 0
         self._checkpoint_rows: list[tuple[bytes, int]] = []
         self._checkpoint_offset: int | None = None
-        self._checkpoint_number: int | None = None
+        self._checkpoints_made = 0
 
     @property
     def state(self) -> ArchiveState:
@@ -144,11 +144,9 @@ class Encoder:
             raise UsageError(msg)
         if self._machine.state is ArchiveState.BLOCKS:
             self.index.add_block(block)
-            if block.sequence == self._checkpoint_number:
-                self._checkpoint_offset, self._checkpoint_first = self._offset, block.sequence + 1
-                self._checkpoint_rows, self._checkpoint_number = [], None
-            else:
-                self._checkpoint_rows.append((block.type, block.length))
+            self._checkpoint_rows.append((block.type, block.length))
+            if block.type == b"ckpt":
+                self._checkpoint_offset = self._offset
         self._committed += 1
         self._offset += block.length
         self._chain = crypto.digest(self._chain, block.whole_hash)
@@ -159,18 +157,23 @@ class Encoder:
         self.commit(block)
         return block
 
-    def checkpoint(self) -> SealedBlock:
-        """Write a ``ckpt`` block; only at a block boundary.
+    def checkpoint(self) -> Draft:
+        """Draft of a ``ckpt`` block that lists the blocks committed since the last one.
+
+        It is to be numbered by ``assign`` like any other draft; other blocks may be under way.
 
         Raises:
-            UsageError: Blocks are still under way.
+            UsageError: The previous ``ckpt`` is still under way.
         """
-        if not self.idle:
-            msg = "a checkpoint needs every block committed"
+        if self._checkpoints_made > 0 and self._checkpoint_offset is None:
+            msg = "the previous checkpoint was not committed yet"
             raise UsageError(msg)
         draft = checkpoint(self._checkpoint_first, self._checkpoint_rows, self._checkpoint_offset)
-        self._checkpoint_number = self._next
-        return self.write(draft)
+        self._checkpoint_first += len(self._checkpoint_rows)
+        self._checkpoint_rows = []
+        self._checkpoint_offset = None
+        self._checkpoints_made += 1
+        return draft
 
     def fail(self) -> None:
         """Give the archive up; nothing can be written any more."""
@@ -260,6 +263,7 @@ class Encoder:
             8: [list(row) for row in self._checkpoint_rows],
             9: [] if self._checkpoint_offset is None else [self._checkpoint_offset],
             10: self.index.export(),
+            11: self._checkpoints_made,
         }
 
     def restore(self, state: dict[int, Any]) -> dict[int, StreamBuilder]:
@@ -283,4 +287,5 @@ class Encoder:
         self._checkpoint_rows = [(row[0], row[1]) for row in state[8]]
         self._checkpoint_offset = state[9][0] if state[9] else None
         self.index.restore(state[10])
+        self._checkpoints_made = state[11]
         return self._streams

@@ -26,6 +26,7 @@ _ACL_NAME = ACL_ACCESS.encode()
 _ACL_HEADER = 4
 _ACL_ITEM = struct.Struct("<HHI")  # tag, rights, id
 _ACL_OWNING_GROUP = 4
+_PLAIN_TIMES = 2**31 * 10**9  # every file system holds these; others are cut to its range without an error
 _NO_ACLS = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -75,6 +76,8 @@ class Attributes:
                 failed("mode", error.strerror or str(error))
         try:
             os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
+            if not 0 <= entry.mtime_ns < _PLAIN_TIMES and os.stat(target).st_mtime_ns != entry.mtime_ns:
+                failed("times", "the file system cannot hold so early or late a time")
         except (OSError, OverflowError) as error:
             failed("times", str(error))
 

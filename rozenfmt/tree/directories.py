@@ -25,7 +25,7 @@ _OWNER_ALL = 0o700
 
 def valid_name(name: bytes) -> bool:
     """Whether a name stays in the directory it is given in."""
-    return bool(name) and b"/" not in name and b"\0" not in name and name != b"." and name != b".."
+    return bool(name) and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
 
 
 class Directory:

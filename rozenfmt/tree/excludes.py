@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from rozenfmt.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable
+
+    import pathspec
 
 __all__ = ["Excludes", "read_patterns"]
 
@@ -26,6 +29,10 @@ class Excludes:
 
     An excluded directory is not entered, so nothing below it can be included again.
 
+    ``pathspec`` translates the patterns. Its own matching is for lists of files: there a pattern also matches
+    whatever is below its directory, and ``doc/**`` also ``doc`` itself. A walk that asks for one entry after
+    the other, as git does, wants each pattern to match the entry alone.
+
     Args:
         patterns: Lines without their line ends; comments and empty lines are allowed.
 
@@ -36,11 +43,21 @@ class Excludes:
     def __init__(self, patterns: Iterable[str | bytes]) -> None:
         import pathspec  # noqa: PLC0415 -- only paid for by those who exclude
 
+        # The last one decides, so they are tried from the last one on.
+        self._regex_pattern = pathspec.RegexPattern
+        self._rules: list[tuple[re.Pattern[str], bool, bool]] = []
         try:
-            self._match = pathspec.GitIgnoreSpec.from_lines([_text(line) for line in patterns]).match_file
+            for line in patterns:
+                text = _as_git_reads_it(_text(line))
+                for pattern in pathspec.GitIgnoreSpec.from_lines([text]).patterns:
+                    self._add(pattern, directory_only=text.rstrip().endswith("/"))
         except ValueError as error:
             message = f"Malformed exclude pattern: {error}"
             raise UsageError(message) from error
+
+    def _add(self, pattern: pathspec.Pattern, *, directory_only: bool) -> None:
+        if isinstance(pattern, self._regex_pattern) and pattern.regex and pattern.include is not None:
+            self._rules.insert(0, (pattern.regex, pattern.include, directory_only))
 
     def excluded(self, path: str, *, directory: bool) -> bool:
         """Whether the entry is to be left out.
@@ -50,7 +67,33 @@ class Excludes:
             directory: Whether the entry is a directory itself (a symlink to one is not).
         """
         path = path.replace("\n", _NEWLINE)
-        return self._match(path + "/" if directory else path)
+        for regex, include, directory_only in self._rules:
+            if directory_only and not directory:
+                continue
+            found = regex.match(path + "/" if directory_only else path)
+            if found and _entire(found):
+                return include
+        return False
+
+
+def _as_git_reads_it(line: str) -> str:
+    """Say a pattern for directories at any depth in the one way that ``pathspec`` reads as git does."""
+    pattern = line.rstrip()
+    sign = "!" if pattern.startswith("!") else ""
+    pattern = pattern.removeprefix("!")
+    rest = pattern.removeprefix("/").replace("**/", "")
+    if pattern == "*/" or ("**/" in pattern and rest in ("", "*/")):
+        return sign + "?*/"  # any directory at all
+    if pattern.endswith("/**/"):
+        return f"{sign}{pattern}*/"  # those below, not the one above
+    return line
+
+
+def _entire(found: re.Match[str]) -> bool:
+    """Whether the entry itself was matched, not a directory that it is in (where ``ps_d`` is its slash)."""
+    if "ps_d" not in found.re.groupindex:
+        return True
+    return found.end("ps_d") in (-1, len(found.string))
 
 
 def read_patterns(path: str | bytes | os.PathLike[str]) -> list[bytes]:
@@ -60,7 +103,7 @@ def read_patterns(path: str | bytes | os.PathLike[str]) -> list[bytes]:
         SourceError: If the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 -- paths may be bytes
+        with open(path, "rb") as file:
             return file.read().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").split(b"\n")
     except OSError as error:
         message = f"Cannot read the exclude file {os.fsdecode(path)!r}: {error.strerror}"

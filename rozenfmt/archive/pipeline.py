@@ -1,0 +1,75 @@
+"""Seals blocks on worker threads and writes them in order, with bounded memory.
+
+Compression, hashing and encryption release the interpreter's lock, so threads suffice.  At
+most ``depth`` blocks are under way; a caller that is faster waits here, and so reading
+follows the slower of compression and storage.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rozenfmt.format.blocks import Draft, SealedBlock
+    from rozenfmt.format.crypto import Entropy
+    from rozenfmt.format.encoder import Encoder
+
+__all__ = ["Pipeline", "default_workers"]
+
+
+def default_workers() -> int:
+    """Worker threads by default: the processors that this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class Pipeline:
+    """Between an encoder and the storage.
+
+    Args:
+        encoder: Numbers and chains the blocks.
+        write: Takes the bytes, in order, on the caller's thread.
+        workers: Threads that compress and seal.
+        entropy: Gives nonces; called on the workers.
+    """
+
+    def __init__(
+        self, encoder: Encoder, write: Callable[[bytes], None], *, workers: int, entropy: Entropy = os.urandom
+    ) -> None:
+        self._encoder = encoder
+        self._write = write
+        self._entropy = entropy
+        self._depth = workers + 2
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-seal")
+        self._pending: deque[Future[SealedBlock]] = deque()
+
+    def submit(self, draft: Draft) -> int:
+        """Number a draft and have it sealed; returns its number.
+
+        Waits while too many are under way; errors of earlier blocks or of the storage come out here.
+        """
+        slot = self._encoder.assign(draft)
+        self._pending.append(self._pool.submit(draft.seal, slot, self._entropy))
+        while self._pending and (len(self._pending) > self._depth or self._pending[0].done()):
+            self._write_first()
+        return slot.sequence
+
+    def drain(self) -> None:
+        """Wait until everything submitted is written."""
+        while self._pending:
+            self._write_first()
+
+    def _write_first(self) -> None:
+        block = self._pending[0].result()
+        self._pending.popleft()
+        self._encoder.commit(block)
+        for buffer in block.buffers:
+            self._write(buffer)
+
+    def close(self) -> None:
+        """Stop the workers; what is not yet begun is dropped."""
+        self._pending.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
