@@ -260,6 +260,11 @@ def entry(name: bytes, kind: Kind = Kind.FILE, **facts_: Any) -> Entry:
     return Entry(name, kind, **{"mode": mode, "uid": os.geteuid(), "gid": os.getegid(), **facts_})
 
 
+def no_problem(problem: Problem) -> None:
+    """A ``report`` that accepts none."""
+    raise AssertionError(problem)
+
+
 def is_root() -> bool:
     """Whether privileged tests can run."""
     return os.geteuid() == 0
