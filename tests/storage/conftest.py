@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from aiobotocore.session import AioSession
 
 from rozenfmt.testing.servers import Server, moto_server, rclone_server
 
@@ -12,13 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def with_session(server: Server) -> Server:
+    """Let all storages of a server share what botocore parses, which takes longer than most tests."""
+    return replace(server, storage_options={**server.storage_options, "session": AioSession()})
+
+
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[Server]:
     with moto_server() as server:
-        yield server
+        yield with_session(server)
 
 
 @pytest.fixture(scope="session")
 def rclone_s3() -> Iterator[Server]:
     with rclone_server() as server:
-        yield server
+        yield with_session(server)
