@@ -133,6 +133,7 @@ class Directories:
                 parent.before.discard(name)
             elif parent.inherits:
                 drop_inherited_acls(fd, directory=True)
+                os.chmod(fd, _OWNER_ALL)  # which the default ACL may have narrowed
         except BaseException:
             os.close(fd)
             raise

@@ -152,7 +152,7 @@ def build(path: bytes, node: Any) -> None:
 
 
 @given(tree=s.dictionaries(names, trees, max_size=6))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_any_tree(tree: dict[bytes, Any]) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as temporary:
         place = os.fsencode(temporary)
