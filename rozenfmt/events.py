@@ -41,7 +41,7 @@ class Problem:
     Attributes:
         path: The entry concerned, as bytes relative to the archive's root.
         what: A short word: ``unreadable``, ``vanished``, ``changed``, ``owner``, ``mode``,
-            ``times``, ``xattr``, ``device``, ``name``, ``exists``, ``unsupported``, ``excluded-type``,
+            ``times``, ``xattr``, ``device``, ``name``, ``exists``, ``unsupported``, ``unwritable``,
             ``damaged``.
         detail: The reason in words, for a person.
     """

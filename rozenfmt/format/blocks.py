@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rozenfmt.errors import BlockError, LimitError, UnsupportedError, UsageError
+from rozenfmt.errors import BlockError, IndexDamaged, LimitError, UnsupportedError, UsageError
 
 from . import codecs, crypto, records
 from .codecs import Compression
@@ -200,7 +200,7 @@ class Opener:
         row = self._row(frame.prefix)
         record, body = None, b""
         if row is not None and row.body is Body.SPECIAL:
-            record = records.decode(records.FootRecord, _unpad(frame.header_section, 1), clause="10")
+            record = _foot_record(frame)
             body = bytes(frame.body_section)
         elif row is not None and row.name in _RECORDS:
             record, body = self._open_sections(frame, row)
@@ -242,9 +242,7 @@ class Opener:
         header: bytes = frame.header_section
         if key is not None:
             header = crypto.unseal(self.suite, key, header, crypto.AAD_BLOCK_HEADER + frame.prefix.pack())
-        record = records.decode(_RECORDS[row.name], _unpad(header, self.padding[0] if sealed else 1))
-        if isinstance(record, records.IndexRecord):
-            record.check()
+        record = records.decode(_RECORDS[row.name], unpad(header, self.padding[0] if sealed else 1))
         has_body = frame.prefix.body_length > 0
         record.check_body(present=has_body)
         if (row.body is Body.NONE) == has_body and row.name != b"ckpt":
@@ -254,7 +252,10 @@ class Opener:
             if not crypto.equal(crypto.mac(self.keys.block_mac, frame.header_hash, frame.body_section), frame.mac):
                 msg = "a block's MAC is wrong: it was written by somebody who can only browse"
                 raise BlockError(msg, clause="6.1")
-        return record, self._body(frame, row, record, key) if has_body else b""
+        body = self._body(frame, row, record, key) if has_body else b""
+        if isinstance(record, records.IndexRecord):
+            record.check()
+        return record, body
 
     def _body(self, frame: Frame, row: BlockType, record: BlockRecord, key: bytes | None) -> bytes:
         assert record.size is not None
@@ -275,7 +276,15 @@ class Opener:
         return body
 
 
-def _unpad(plain: bytes, bucket: int) -> bytes:
+def _foot_record(frame: Frame) -> records.FootRecord:
+    """The footer's record; whatever is wrong with it is damage of the index (format.md, section 10)."""
+    try:
+        return records.decode(records.FootRecord, unpad(frame.header_section, 1), IndexDamaged, "10")
+    except BlockError as damage:
+        raise IndexDamaged(damage.message, clause="10") from damage
+
+
+def unpad(plain: bytes, bucket: int) -> bytes:
     """Take the record out of a header plaintext."""
     length = int.from_bytes(plain[:4], "little")
     used = 4 + length

@@ -19,6 +19,7 @@ from .codecs import Compression
 from .limits import MAX_DECODED, MAX_MEDIA_TYPE, MAX_NAME, MAX_PIECES
 from .nodes import Part
 from .records import CheckpointBody, CheckpointRecord, FootRecord, PiecesRecord, StreamContent, StreamEnd, StreamStart
+from .registry import Codec
 from .state import (
     FOOTER,
     PIECES,
@@ -177,12 +178,13 @@ class StreamBuilder:
 
     def export(self) -> list[Any]:
         """State as CBOR-able values."""
-        return [self.number, self._machine.state.value, self._blocks, self._end]
+        packing = self._compression
+        return [self.number, self._machine.state.value, self._blocks, self._end, int(packing.codec), packing.level]
 
     @classmethod
-    def restore(cls, state: Sequence[Any], *, compression: Compression | None = None) -> StreamBuilder:
+    def restore(cls, state: Sequence[Any]) -> StreamBuilder:
         """A builder in the state that ``export`` gave."""
-        builder = cls(state[0], compression=compression)
+        builder = cls(state[0], compression=Compression(Codec(state[4]), state[5]))
         builder._machine = Machine(StreamState(state[1]), STREAM)
         builder._blocks, builder._end = state[2], state[3]
         return builder

@@ -171,7 +171,7 @@ def unlock(header: Header, identities: Sequence[Unwrapper], *, allow_plain: bool
     Raises:
         NoMatchingKey: No identity fits; the message says which kinds of recipients there are.
         WrongPassphrase: It is locked by a passphrase, and by another one.
-        KeyFailure: A commitment or a header MAC is wrong.
+        KeyFailure: A commitment or a header MAC is wrong, or not zero where there is no key.
         UnsupportedError: Identities were given and the archive is not encrypted.
     """
     record = header.record
@@ -182,6 +182,9 @@ def unlock(header: Header, identities: Sequence[Unwrapper], *, allow_plain: bool
                 "somebody may have replaced it. Allow plain archives to read it all the same"
             )
             raise UnsupportedError(msg, clause="3")
+        if header.section[-_MACS:] != bytes(_MACS):
+            msg = "a plain archive's header has a MAC"
+            raise KeyFailure(msg, offset=0, clause="3")
         return Keys.from_secret(Suite.PLAIN, record.archive_id, bytes(32))
     if not identities:
         return None

@@ -282,6 +282,8 @@ class Node:
             return _leaf_parts(self.record, self.hints, offset)
         if self.type == NodeType.PARTS_INNER:
             return _inner_parts(self.record, self.hints, offset)
+        if self.record is not None:
+            raise _bad("a directory's node stands where a part table should", "8.3")
         msg = f"a node of type {self.type} stands where a part table should"
         raise UnsupportedError(msg, clause="8.3")
 
@@ -295,9 +297,9 @@ def _bad(message: str, clause: str) -> BlockError:
 
 def _check_names(names: bytes, count: int) -> list[bytes]:
     """Split and check the names of a node (format.md, section 8.1)."""
-    found = names.split(b"\0") if count else []
-    if len(found) != count or (not count and names):
+    if names.count(b"\0") + 1 != count and (count or names):  # counted first: splitting takes memory
         raise _bad("a directory's names do not match its count", "8.1")
+    found = names.split(b"\0") if count else []
     previous = b""
     for name in found:
         if name <= previous:

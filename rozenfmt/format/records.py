@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar
 
-from rozenfmt.errors import ArchiveError, BlockError, HeaderError, LimitError
+from rozenfmt.errors import ArchiveError, BlockError, HeaderError, IndexDamaged, LimitError
 
 from . import cbor
 from .limits import (
@@ -84,7 +84,7 @@ def text(limit: int) -> Form:
         if type(value) is not str:
             raise _Malformed
         if len(value.encode()) > limit:
-            raise _TooMuch
+            raise _Malformed
         return value
 
     return form
@@ -335,7 +335,7 @@ class IndexRecord(BlockRecord):
         leaf, table = self.kind != IndexKind.ROOT, self.kind == IndexKind.TABLE
         if (self.count is not None) != leaf or not (self.first is not None) == (self.offset is not None) == table:
             msg = "an index record has keys that do not go with its kind"
-            raise BlockError(msg, clause="9")
+            raise IndexDamaged(msg, clause="9")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,368 @@
+"""Random access to one archive in one object (format.md, section 12).
+
+The last 256 KiB are read first: tail, footer with the copy of the header, index root and the
+leaves before it.  Every block is compared with the block table before it is opened, and the
+block table with the root, and the root with the footer, whose MACs and signature cover it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, TruncatedError, UsageError
+from rozenfmt.format import crypto
+from rozenfmt.format.blocks import Block
+from rozenfmt.format.builders import TAIL_SIZE
+from rozenfmt.format.crypto import Keys
+from rozenfmt.format.decoder import Tail, check_foot, opener_for, parse_tail
+from rozenfmt.format.frame import PREFIX_SIZE, Frame, parse_frame, parse_prefix
+from rozenfmt.format.header import Header, Unwrapper, parse_header, unlock
+from rozenfmt.format.index import Leaf, LookupLeaf, Root, TableLeaf
+from rozenfmt.format.records import FootRecord
+from rozenfmt.format.registry import IndexKind, Kind
+
+if TYPE_CHECKING:
+    from rozenfmt.storage.base import Storage
+
+__all__ = ["ArchiveSource", "Member", "ObjectReader", "list_members"]
+
+SUFFIX: Final = 256 * 1024
+_CACHE_BYTES: Final = 48 * 1024 * 1024
+_FOOT_LIMIT: Final = 2 * 1024 * 1024
+
+
+class ObjectReader:
+    """Range reads from one object; what the suffix read brought is not asked for again.
+
+    Attributes:
+        name: The object, for messages.
+        size: Its size in bytes.
+        requests: Range requests made so far.
+        bytes_read: Bytes that they brought.
+    """
+
+    def __init__(self, storage: Storage, name: str, label: str) -> None:
+        self.name = label
+        self._storage = storage
+        self._object = name
+        self.size, self._suffix = storage.read_suffix(name, SUFFIX)
+        self.requests = 1
+        self.bytes_read = len(self._suffix)
+
+    def read(self, start: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``start``.
+
+        Raises:
+            TruncatedError: They lie beyond the object's end.
+        """
+        if start < 0 or length < 0 or start + length > self.size:
+            msg = f"{length} bytes at {start} lie outside the object, which has {self.size}"
+            raise TruncatedError(msg, object=self.name, offset=start)
+        at = start - (self.size - len(self._suffix))
+        if at >= 0:
+            return self._suffix[at : at + length]
+        self.requests += 1
+        self.bytes_read += length
+        return self._storage.read(self._object, start, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An archive in a joined object.
+
+    Attributes:
+        archive_id: Its id.
+        kind: Its kind.
+        offset: Where it begins in the object.
+        length: Its length in bytes.
+    """
+
+    archive_id: bytes
+    kind: Kind
+    offset: int
+    length: int
+
+
+def _read_tail(reader: ObjectReader, end: int) -> Tail:
+    if end < TAIL_SIZE:
+        msg = "the archive is shorter than its tail: it was cut off. Salvage reads what is left"
+        raise TruncatedError(msg, object=reader.name, offset=0, clause="10")
+    try:
+        tail = parse_tail(reader.read(end - TAIL_SIZE, TAIL_SIZE))
+        if tail.total > end:
+            msg = "the archive's tail speaks of more bytes than there are; salvage reads the rest"
+            raise IndexDamaged(msg, clause="10")
+    except ArchiveError as error:
+        error.object, error.offset = reader.name, end - TAIL_SIZE
+        raise
+    return tail
+
+
+def _read_foot(reader: ObjectReader, base: int, tail: Tail) -> tuple[Frame, Header]:
+    """The ``FOOT`` frame, and the header from its copy; nothing authenticated yet."""
+    if tail.foot_length > _FOOT_LIMIT or tail.foot_length < PREFIX_SIZE:
+        msg = "the footer's length is out of bounds"
+        raise IndexDamaged(msg, object=reader.name, offset=base + tail.foot_offset, clause="10")
+    data = reader.read(base + tail.foot_offset, tail.foot_length)
+    try:
+        prefix = parse_prefix(data, None, None)
+        if prefix.type != b"FOOT" or prefix.frame_length != tail.foot_length:
+            msg = "the tail does not point at a footer"
+            raise IndexDamaged(msg, clause="10")
+        frame = parse_frame(data, prefix)
+        header = parse_header(_foot_record(frame).header)
+        if header.archive_id != prefix.archive_id or crypto.digest(_lead(tail), header.digest) != tail.digest:
+            msg = "footer, tail and header contradict each other"
+            raise IndexDamaged(msg, clause="10")
+    except BlockError as error:
+        raise IndexDamaged(error.message, object=reader.name, offset=base + tail.foot_offset, clause="10") from error
+    except ArchiveError as error:
+        error.object = reader.name
+        raise
+    return frame, header
+
+
+def _lead(tail: Tail) -> bytes:
+    return b"".join(n.to_bytes(8, "little") for n in (tail.foot_offset, tail.foot_length, tail.total))
+
+
+def _foot_record(frame: Frame) -> FootRecord:
+    from rozenfmt.format import records
+    from rozenfmt.format.blocks import unpad
+
+    return records.decode(FootRecord, unpad(frame.header_section, 1), IndexDamaged, "10")
+
+
+def list_members(reader: ObjectReader) -> list[Member]:
+    """The archives of an object, first to last, found from the end backwards."""
+    members = []
+    end = reader.size
+    while end > 0:
+        tail = _read_tail(reader, end)
+        base = end - tail.total
+        _, header = _read_foot(reader, base, tail)
+        members.append(Member(header.archive_id, header.kind, base, tail.total))
+        end = base
+    return members[::-1]
+
+
+class ArchiveSource:
+    """Blocks of one archive, verified, on demand; safe to use from several threads.
+
+    Made by ``open``.
+    """
+
+    def __init__(
+        self, reader: ObjectReader, base: int, header: Header, keys: Keys | None, foot: FootRecord, root: Block
+    ) -> None:
+        self.reader = reader
+        self.base = base
+        self.header = header
+        self.keys = keys
+        self.foot = foot
+        self._opener = opener_for(header, keys)
+        self.root = Root.decode(root)
+        self._tables = self.root.of_kind(IndexKind.TABLE)
+        self._cache: OrderedDict[int, Block] = OrderedDict()
+        self._cached_bytes = 0
+        self._leaves: OrderedDict[int, LookupLeaf | TableLeaf] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        reader: ObjectReader,
+        identities: Sequence[Unwrapper],
+        *,
+        verify_key: bytes | None = None,
+        allow_plain: bool = False,
+        member: bytes | int | None = None,
+    ) -> Self:
+        """Find tail, footer and root, unwrap the key, and authenticate them.
+
+        Args:
+            reader: The object.
+            identities: Keys and passphrases to try.
+            verify_key: Ed25519 public key that must have signed the archive.
+            allow_plain: Accept an archive without encryption although identities were given.
+            member: Id or number of the archive in a joined object.
+
+        Raises:
+            ArchiveError: As the specification says; the message names the next step.
+        """
+        end = _member_end(reader, member)
+        tail = _read_tail(reader, end)
+        base = end - tail.total
+        frame, header = _read_foot(reader, base, tail)
+        try:
+            keys = unlock(header, identities, allow_plain=allow_plain)
+            foot = _check_foot(frame, header, keys, verify_key, tail)
+            root = cls._root_block(reader, base, header, keys, foot)
+            return cls(reader, base, header, keys, foot, root)
+        except ArchiveError as error:
+            error.object = error.object or reader.name
+            raise
+
+    @staticmethod
+    def _root_block(reader: ObjectReader, base: int, header: Header, keys: Keys | None, foot: FootRecord) -> Block:
+        if keys is None:
+            msg = "the archive is encrypted and no key was given: give the identity or passphrase that opens it"
+            raise UsageError(msg)
+        sequence, offset, length, whole_hash = foot.root
+        try:
+            frame = _frame(reader.read(base + offset, length), header, sequence, length, b"INDX", whole_hash)
+            block = opener_for(header, keys).open(frame)
+        except ArchiveError as error:
+            msg = f"the index root is damaged: {error.message}; salvage reads the archive without it"
+            raise IndexDamaged(msg, offset=base + offset, block=sequence, clause="12") from error
+        return block
+
+    # --- blocks ---------------------------------------------------------------------------------
+
+    def block(self, sequence: int) -> Block:
+        """A block by its number, opened and verified against the block table.
+
+        Raises:
+            ArchiveError: It is damaged, or the index does not list it.
+        """
+        with self._lock:
+            found = self._cache.get(sequence)
+            if found is not None:
+                self._cache.move_to_end(sequence)
+                return found
+        block = self._load(sequence)
+        with self._lock:
+            if sequence not in self._cache:
+                self._cache[sequence] = block
+                self._cached_bytes += len(block.body)
+                while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+                    _, old = self._cache.popitem(last=False)
+                    self._cached_bytes -= len(old.body)
+        return block
+
+    def load(self, sequence: int) -> Block:
+        """Like ``block``, without keeping it: for those who go through the archive once."""
+        with self._lock:
+            found = self._cache.get(sequence)
+        return found if found is not None else self._load(sequence)
+
+    def _load(self, sequence: int) -> Block:
+        offset, length, block_type, whole_hash = self.place(sequence)
+        try:
+            frame = _frame(
+                self.reader.read(self.base + offset, length), self.header, sequence, length, block_type, whole_hash
+            )
+            return self._opener.open(frame)
+        except ArchiveError as error:
+            error.object, error.offset, error.block = self.reader.name, self.base + offset, sequence
+            raise
+
+    def place(self, sequence: int) -> tuple[int, int, bytes, bytes]:
+        """Offset, length, type and whole hash of a block, from the block table."""
+        key = sequence.to_bytes(8, "big") if 0 <= sequence < 2**64 else b""
+        for leaf in self.root.candidates(IndexKind.TABLE, key):
+            table = self._leaf(leaf)
+            assert isinstance(table, TableLeaf)
+            number = sequence - table.first
+            if 0 <= number < len(table.types):
+                return table.offsets[number], table.lengths[number], table.types[number], table.hashes[number]
+        msg = f"the index does not list block {sequence}, which something refers to"
+        raise IndexDamaged(msg, object=self.reader.name, block=sequence, clause="9")
+
+    def _leaf(self, leaf: Leaf) -> LookupLeaf | TableLeaf:
+        with self._lock:
+            found = self._leaves.get(leaf.sequence)
+            if found is not None:
+                self._leaves.move_to_end(leaf.sequence)
+                return found
+        try:
+            data = self.reader.read(self.base + leaf.offset, leaf.length)
+            frame = _frame(data, self.header, leaf.sequence, leaf.length, b"INDX", leaf.whole_hash)
+            block = self._opener.open(frame)
+            found = TableLeaf.decode(block) if leaf.kind is IndexKind.TABLE else LookupLeaf.decode(block)
+        except ArchiveError as error:
+            msg = f"an index leaf is damaged: {error.message}; salvage reads the archive without it"
+            raise IndexDamaged(
+                msg, object=self.reader.name, offset=self.base + leaf.offset, block=leaf.sequence, clause="12"
+            ) from error
+        with self._lock:
+            self._leaves[leaf.sequence] = found
+            if len(self._leaves) > 64:
+                self._leaves.popitem(last=False)
+        return found
+
+    # --- look-ups -------------------------------------------------------------------------------
+
+    def find_directory(self, path: bytes) -> tuple[int, int] | None:
+        """Block and piece of a directory's node, by path."""
+        assert self.keys is not None
+        key = crypto.mac(self.keys.path_key, path)[:16]
+        for leaf in self.root.candidates(IndexKind.PATH, key):
+            found = self._leaf(leaf)
+            assert isinstance(found, LookupLeaf)
+            places = found.find(key)
+            if places:
+                return places[0]
+        return None
+
+    def find_content(self, content_id: bytes) -> list[tuple[int, int]]:
+        """Places where a content may be, by id; the content confirms."""
+        places = []
+        for leaf in self.root.candidates(IndexKind.CONTENT, content_id):
+            found = self._leaf(leaf)
+            assert isinstance(found, LookupLeaf)
+            places += found.find(content_id)
+        return places
+
+
+def _member_end(reader: ObjectReader, member: bytes | int | None) -> int:
+    """Where the wanted archive ends in the object."""
+    if member is None:
+        tail = _read_tail(reader, reader.size)
+        if tail.total == reader.size:
+            return reader.size
+    members = list_members(reader)
+    content = [m for m in members if m.kind is not Kind.DIRECTORY]
+    if member is None and len(content) == 1:
+        return content[0].offset + content[0].length
+    if isinstance(member, int) and 0 <= member < len(content):
+        return content[member].offset + content[member].length
+    if isinstance(member, bytes):
+        for one in members:
+            if one.archive_id == member:
+                return one.offset + one.length
+    listed = ", ".join(f"{n}: {m.archive_id.hex()}" for n, m in enumerate(content[:20]))
+    what = "holds several archives; say which by member=" if member is None else f"has no member {member!r}"
+    msg = f"{reader.name} {what} ({listed})"
+    raise UsageError(msg)
+
+
+def _check_foot(
+    frame: Frame, header: Header, keys: Keys | None, verify_key: bytes | None, tail: Tail
+) -> FootRecord:
+    foot = _foot_record(frame)
+    if foot.offset != tail.foot_offset or foot.blocks != frame.prefix.sequence:
+        msg = "the footer contradicts the tail"
+        raise IndexDamaged(msg, clause="10")
+    block = Block(b"FOOT", frame.prefix.sequence, foot, bytes(frame.body_section), frame.header_hash, frame.whole_hash, 0)
+    check_foot(block, header, keys, verify_key)
+    return foot
+
+
+def _frame(
+    data: bytes, header: Header, sequence: int, length: int, block_type: bytes, whole_hash: bytes
+) -> Frame:
+    """Cut and verify a block that the index describes."""
+    prefix = parse_prefix(data.ljust(PREFIX_SIZE, b"\0"), header.archive_id, sequence)
+    if prefix.type != block_type or prefix.frame_length != length:
+        msg = "a block is not the one that the index describes"
+        raise BlockError(msg, clause="12")
+    frame = parse_frame(data, prefix)
+    if frame.whole_hash != whole_hash:
+        msg = "a block is not the one that the index describes: it was exchanged"
+        raise BlockError(msg, clause="12")
+    return frame
