@@ -1,5 +1,152 @@
-"""rozenfmt: encrypted, self-describing backup archives."""
+"""rozenfmt: encrypted, self-describing backup archives that outlive the program that wrote them.
+
+Everything public is here; all else is internal.  What is heavy is imported when it is used.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Final
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rozenfmt.archive.check import CheckReport, Damage, check
+    from rozenfmt.archive.compare import Change, Difference, compare
+    from rozenfmt.archive.extract import ExtractResult
+    from rozenfmt.archive.inspection import BlockInfo, Inspection, inspect
+    from rozenfmt.archive.join import join
+    from rozenfmt.archive.reader import Archive, ArchiveEntry, members
+    from rozenfmt.archive.reader import open_archive as open
+    from rozenfmt.archive.salvage import SalvageReport, salvage
+    from rozenfmt.archive.source import Member
+    from rozenfmt.archive.writer import ArchiveWriter, CreateResult, create
+    from rozenfmt.errors import (
+        ArchiveError,
+        BlockError,
+        ConflictError,
+        HeaderError,
+        IndexDamaged,
+        KeyFailure,
+        LimitError,
+        NoMatchingKey,
+        RozenError,
+        SignatureError,
+        SourceError,
+        StorageError,
+        TruncatedError,
+        UnsupportedError,
+        UsageError,
+        WrongPassphrase,
+    )
+    from rozenfmt.events import Event, Problem, Progress, ProgressCallback
+    from rozenfmt.format.crypto import Argon2Cost
+    from rozenfmt.format.nodes import Kind
+    from rozenfmt.format.registry import Right
+    from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+
+_HOMES: Final = {
+    "rozenfmt.archive.check": ("CheckReport", "Damage", "check"),
+    "rozenfmt.archive.compare": ("Change", "Difference", "compare"),
+    "rozenfmt.archive.extract": ("ExtractResult",),
+    "rozenfmt.archive.inspection": ("BlockInfo", "Inspection", "inspect"),
+    "rozenfmt.archive.join": ("join",),
+    "rozenfmt.archive.reader": ("Archive", "ArchiveEntry", "members"),
+    "rozenfmt.archive.salvage": ("SalvageReport", "salvage"),
+    "rozenfmt.archive.source": ("Member",),
+    "rozenfmt.archive.writer": ("ArchiveWriter", "CreateResult", "create"),
+    "rozenfmt.errors": (
+        "ArchiveError",
+        "BlockError",
+        "ConflictError",
+        "HeaderError",
+        "IndexDamaged",
+        "KeyFailure",
+        "LimitError",
+        "NoMatchingKey",
+        "RozenError",
+        "SignatureError",
+        "SourceError",
+        "StorageError",
+        "TruncatedError",
+        "UnsupportedError",
+        "UsageError",
+        "WrongPassphrase",
+    ),
+    "rozenfmt.events": ("Event", "Problem", "Progress", "ProgressCallback"),
+    "rozenfmt.format.crypto": ("Argon2Cost",),
+    "rozenfmt.format.nodes": ("Kind",),
+    "rozenfmt.format.registry": ("Right",),
+    "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Archive",
+    "ArchiveEntry",
+    "ArchiveError",
+    "ArchiveWriter",
+    "Argon2Cost",
+    "BlockError",
+    "BlockInfo",
+    "Change",
+    "CheckReport",
+    "ConflictError",
+    "CreateResult",
+    "Damage",
+    "Difference",
+    "Event",
+    "ExtractResult",
+    "HeaderError",
+    "Identity",
+    "IndexDamaged",
+    "Inspection",
+    "KeyFailure",
+    "Kind",
+    "LimitError",
+    "Member",
+    "NoMatchingKey",
+    "Passphrase",
+    "Problem",
+    "Progress",
+    "ProgressCallback",
+    "Recipient",
+    "Right",
+    "RozenError",
+    "SalvageReport",
+    "SignatureError",
+    "SigningKey",
+    "SourceError",
+    "StorageError",
+    "TruncatedError",
+    "UnsupportedError",
+    "UsageError",
+    "VerifyKey",
+    "WrongPassphrase",
+    "__version__",
+    "check",
+    "compare",
+    "create",
+    "inspect",
+    "join",
+    "members",
+    "open",
+    "salvage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "open":
+        value = importlib.import_module("rozenfmt.archive.reader").open_archive
+    elif name in _HOME_OF:
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    else:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -200,7 +200,7 @@ class Opener:
         row = self._row(frame.prefix)
         record, body = None, b""
         if row is not None and row.body is Body.SPECIAL:
-            record = _foot_record(frame)
+            record = foot_record(frame)
             body = bytes(frame.body_section)
         elif row is not None and row.name in _RECORDS:
             record, body = self._open_sections(frame, row)
@@ -276,7 +276,7 @@ class Opener:
         return body
 
 
-def _foot_record(frame: Frame) -> records.FootRecord:
+def foot_record(frame: Frame) -> records.FootRecord:
     """The footer's record; whatever is wrong with it is damage of the index (format.md, section 10)."""
     try:
         return records.decode(records.FootRecord, unpad(frame.header_section, 1), IndexDamaged, "10")

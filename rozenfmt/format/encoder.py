@@ -20,8 +20,8 @@ from .codecs import Compression
 from .crypto import Entropy, Keys
 from .header import Header
 from .index import IndexBuilder
-from .limits import MAX_OPEN_STREAMS
-from .registry import IndexKind, Suite
+from .limits import MAX_DECODED, MAX_OPEN_STREAMS
+from .registry import Kind, Suite
 from .state import ARCHIVE, ArchiveEvent, ArchiveState, Machine, StreamState
 
 __all__ = ["Encoder"]
@@ -67,6 +67,7 @@ class Encoder:
         self._chain = header.digest
         self._streams: dict[int, StreamBuilder] = {}
         self._next_stream = 0
+        self._streams_written = 0
         self._checkpoint_first = 0
         self._checkpoint_rows: list[tuple[bytes, int]] = []
         self._checkpoint_offset: int | None = None
@@ -101,10 +102,13 @@ class Encoder:
     def open_stream(self, *, compression: Compression | None = None) -> StreamBuilder:
         """A builder for a new stream, with the next stream number.
 
+        Streams start in the order in which they were opened.  One that was abandoned stays open for
+        readers, and so for this count.
+
         Raises:
             UsageError: 1,024 streams are open.
         """
-        self._streams = {n: s for n, s in self._streams.items() if s.state in (StreamState.NEW, StreamState.OPEN)}
+        self._streams = {n: s for n, s in self._streams.items() if s.state is not StreamState.ENDED}
         if len(self._streams) >= MAX_OPEN_STREAMS:
             msg = f"{MAX_OPEN_STREAMS} streams are open already"
             raise UsageError(msg)
@@ -121,7 +125,14 @@ class Encoder:
         if draft.type in (b"INDX", b"FOOT"):
             msg = "index and footer are written by finish()"
             raise UsageError(msg)
+        if len(draft.body) > MAX_DECODED:
+            msg = f"a block body of {len(draft.body)} bytes is over {MAX_DECODED}"
+            raise UsageError(msg)
+        if draft.type == b"FHDR" and draft.record.stream != self._streams_written:
+            msg = f"stream {draft.record.stream} starts before stream {self._streams_written}"
+            raise UsageError(msg)
         self._machine.step(ArchiveEvent.BLOCK)
+        self._streams_written += draft.type == b"FHDR"
         return self._slot()
 
     def _slot(self) -> Slot:
@@ -139,7 +150,7 @@ class Encoder:
         if self._machine.state in (ArchiveState.FAILED, ArchiveState.END, ArchiveState.START):
             msg = "this archive takes no more blocks"
             raise UsageError(msg)
-        if block.sequence != self._committed:
+        if block.sequence != self._committed or self.idle:
             msg = f"block {block.sequence} came before block {self._committed}"
             raise UsageError(msg)
         if self._machine.state is ArchiveState.BLOCKS:
@@ -188,8 +199,12 @@ class Encoder:
             root: Node id, block and piece of the root directory, in kinds that have one.
             totals: Number of entries below the root, and bytes of content in them.
         """
-        if not self.idle:
-            msg = "blocks are still under way"
+        if not self.idle or self._machine.state is not ArchiveState.BLOCKS:
+            msg = "blocks are still under way, or the archive is not open"
+            raise UsageError(msg)
+        rooted = self.header.kind is Kind.SELF_CONTAINED
+        if (root is not None) != rooted or (totals is not None) != rooted:
+            msg = "a self-contained archive has a root directory and totals, others have none"
             raise UsageError(msg)
         first, offset = self._next, self._offset
         for draft in self.index.leaves(len(self.header.section)):
@@ -250,7 +265,7 @@ class Encoder:
         if not self.idle or self._machine.state is not ArchiveState.BLOCKS:
             msg = "the state can be exported at block boundaries only"
             raise UsageError(msg)
-        streams = [s.export() for s in self._streams.values() if s.state is StreamState.OPEN]
+        streams = [s.export() for s in self._streams.values() if s.state in (StreamState.OPEN, StreamState.ABANDONED)]
         return {
             0: _STATE_VERSION,
             1: self.header.section,
@@ -258,7 +273,7 @@ class Encoder:
             3: self._offset,
             4: self._chain,
             5: streams,
-            6: self._next_stream,
+            6: self._streams_written,
             7: self._checkpoint_first,
             8: [list(row) for row in self._checkpoint_rows],
             9: [] if self._checkpoint_offset is None else [self._checkpoint_offset],
@@ -282,10 +297,10 @@ class Encoder:
         self._next = self._committed = state[2]
         self._offset, self._chain = state[3], state[4]
         self._streams = {row[0]: StreamBuilder.restore(row) for row in state[5]}
-        self._next_stream = state[6]
+        self._next_stream = self._streams_written = state[6]
         self._checkpoint_first = state[7]
         self._checkpoint_rows = [(row[0], row[1]) for row in state[8]]
         self._checkpoint_offset = state[9][0] if state[9] else None
         self.index.restore(state[10])
         self._checkpoints_made = state[11]
-        return self._streams
+        return {n: s for n, s in self._streams.items() if s.state is StreamState.OPEN}

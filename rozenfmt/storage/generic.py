@@ -24,6 +24,7 @@ from rozenfmt.storage.retry import RetryPolicy, call
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from collections.abc import Callable, Iterator, Mapping
     from typing import TypeVar
 
@@ -33,6 +34,7 @@ __all__ = ["GenericStorage"]
 
 _STREAM_PIECE: Final = 4 << 20
 _PARTIAL: Final = re.compile(r".*\.partial-[0-9a-f]{12}", re.DOTALL)
+_MAGIC: Final = re.compile(r"[*?\[\]{}]")
 _NAME_MAX: Final = 255
 
 _FINAL_ERRORS: Final = (
@@ -68,6 +70,11 @@ class GenericStorage:
         self.url = self.redactor.text(url)
         self._pid = os.getpid()
         self.fs, root = self._connect(url, options)
+        # Connections of the file systems that are not asynchronous are not to be shared by threads:
+        # with that of SFTP, one thread takes the answer of another, which then waits for ever.
+        self._alone: AbstractContextManager[Any] = (
+            contextlib.nullcontext() if self.fs.async_impl else threading.RLock()
+        )
         # The listings of a file system begin all its paths with its root marker, or none.
         self._root = root.rstrip("/") + "/" if root.rstrip("/") else root or self.fs.root_marker
 
@@ -183,9 +190,10 @@ class GenericStorage:
 
     @contextlib.contextmanager
     def explained(self, action: str, name: str | None) -> Iterator[None]:
-        """Turn what the file system raises into an error that says what to do."""
+        """One step of work: alone where it has to be, its errors turned into one that says what to do."""
         try:
-            yield
+            with self._alone:
+                yield
         except (StorageError, ConflictError, UsageError):
             raise
         except Exception as error:  # noqa: BLE001 - back-ends raise what they like
@@ -224,7 +232,8 @@ class GenericStorage:
         return {
             path: int(info["size"])
             for path, info in found.items()
-            if info["type"] != "directory" and path.startswith(self._root)
+            # Asked for a folder that is a file, find() returns that file, without a type.
+            if info.get("type", "directory") != "directory" and path.startswith(self._root)
         }
 
     def _stream(self, name: str, start: int, end: int | None) -> Iterator[bytes]:
@@ -311,19 +320,16 @@ class GenericUpload(BaseUpload):
                 if storage.exists(self._path):
                     if not self._overwrite:
                         raise storage.conflict(self.name)
-                    _move(storage.fs, self._partial, self._path, replace=True)
-                else:
-                    _move(storage.fs, self._partial, self._path, replace=False)
-                self._moved = True
+    X                self._moved = True
             self._compare(self._path)
         return ObjectInfo(self.name, self.written)
 
     def _discard(self) -> None:
         storage = self._storage
         file, self._file = self._file, None
-        if file is not None:
-            _defuse(file)
         with storage.explained("discard", self.name):
+            if file is not None:
+                _defuse(file)
             if not self._moved and storage.exists(self._partial):
                 storage.fs.rm_file(self._partial)
 
@@ -357,21 +363,29 @@ def _defuse(file: Any) -> None:
 
 
 def _move(fs: Any, source: str, target: str, *, replace: bool) -> None:
-    """Rename, or copy and delete, one file whose name is not a pattern."""
+    """Give a whole file its final name, by a rename if the file system has one."""
     from fsspec import AbstractFileSystem
 
-    if type(fs).mv is not AbstractFileSystem.mv:
-        fs.mv(source, target)
-        return
-    # The inherited mv() expands patterns.
+    # The inherited mv() takes names for patterns, and so do some that call it in the end.
+    copies = type(fs).cp_file is not AbstractFileSystem.cp_file
+    renames = type(fs).mv is not AbstractFileSystem.mv and not (copies and _MAGIC.search(source))
+
+    def move() -> None:
+        if renames:
+            fs.mv(source, target)
+        else:
+            fs.cp_file(source, target)
+            fs.rm_file(source)
+
     try:
-        fs.cp_file(source, target)
-    except BaseException:
-        if not replace:
-            with contextlib.suppress(FileNotFoundError):
-                fs.rm_file(target)
-        raise
-    fs.rm_file(source)
+        move()
+    except Exception as error:
+        exists = isinstance(error, FileExistsError) or "AlreadyExists" in type(error).__name__
+        if not (replace and exists):
+            raise
+        # A back-end that never replaces (WebDAV): for a moment there is neither the old nor the new.
+        fs.rm_file(target)
+        move()
 
 
 def _partial_path(path: str) -> str:
