@@ -32,7 +32,19 @@ from .index import LookupLeaf, Root, TableLeaf
 from .limits import MAX_OPEN_STREAMS
 from .nodes import Node, NodeType
 from .registry import IndexKind, Suite
-from .state import ARCHIVE, STREAM, ArchiveEvent, ArchiveState, Machine, StreamEvent, StreamState
+from .registry import Kind as ArchiveKind
+from .state import (
+    ARCHIVE,
+    INDEX,
+    STREAM,
+    ArchiveEvent,
+    ArchiveState,
+    IndexEvent,
+    IndexState,
+    Machine,
+    StreamEvent,
+    StreamState,
+)
 from .varint import decode_column
 
 __all__ = [
@@ -224,7 +236,8 @@ def check_foot(block: Block, header: Header, keys: Keys | None, verify_key: byte
         SignatureError: The signature is missing, wrong, or by another key than ``verify_key``.
     """
     signer = header.record.signer
-    if verify_key is not None and signer != verify_key:
+    # A directory of members is a hint that is checked against each member's own header.
+    if verify_key is not None and signer != verify_key and header.kind is not ArchiveKind.DIRECTORY:
         who = "is not signed" if signer is None else "is signed by another key"
         msg = f"the archive {who}; the writer that you trust did not write it"
         raise SignatureError(msg, clause="10")
@@ -269,6 +282,11 @@ class Grammar:
         self._next_stream = 0
         self._last_index: tuple[int, int, int, bytes] | None = None
         self._unopened_index = False
+        self._index = Machine(IndexState.COLLECTING, INDEX)
+        self._leaves: list[tuple[IndexKind, int, int, int, bytes, int]] = []
+        self._last_entry: tuple[IndexKind | None, tuple[bytes, int, int]] = (None, (b"", 0, 0))
+        self._checkpoint_end: tuple[int, int | None] = (0, None)
+        self._members_seen = False
         self.root: Root | None = None
         self.foot: records.FootRecord | None = None
         self._foot_length = 0
@@ -292,7 +310,11 @@ class Grammar:
             found = self._accept(block, offset)
         except ArchiveError as error:
             error.offset, error.block = offset, block.sequence
+            if self._machine.allows(ArchiveEvent.FAIL):
+                self._machine.step(ArchiveEvent.FAIL)
             raise
+        if block.type == b"ckpt" and block.opened:
+            self._checkpoint_end = (block.record.first + block.record.count, offset)
         if block.type != b"FOOT":
             self._chain = crypto.digest(self._chain, block.whole_hash)
         return found
@@ -303,8 +325,13 @@ class Grammar:
         if block.type == b"FOOT":
             if self._unopened_index:
                 self._step(ArchiveEvent.INDEX_ROOT)
+            if self.header.kind is ArchiveKind.DIRECTORY and not self._members_seen:
+                msg = "a directory archive without its directory"
+                raise BlockError(msg, clause="5")
             self._step(ArchiveEvent.FOOT)
             return self._accept_foot(block, offset)
+        if self._unopened_index:  # leaf or root, nothing but INDX and FOOT comes after it
+            self._step(ArchiveEvent.INDEX_LEAF)
         self._step(ArchiveEvent.BLOCK)
         if not block.opened:
             return None
@@ -327,14 +354,50 @@ class Grammar:
             if self._machine.state not in (ArchiveState.BLOCKS, ArchiveState.INDEX):
                 self._step(ArchiveEvent.INDEX_LEAF)
             return None
-        if block.record.kind == IndexKind.ROOT:
-            self._step(ArchiveEvent.INDEX_ROOT, IndexDamaged)
-            self.root = Root.decode(block)
+        kind = IndexKind(block.record.kind)
+        self._step(ArchiveEvent.INDEX_ROOT if kind is IndexKind.ROOT else ArchiveEvent.INDEX_LEAF, IndexDamaged)
+        self._step_index(kind)
+        if kind is IndexKind.ROOT:
+            self.root = self._index_root(block, offset)
             return self.root
-        self._step(ArchiveEvent.INDEX_LEAF, IndexDamaged)
-        if block.record.kind == IndexKind.TABLE:
-            return TableLeaf.decode(block)
-        return LookupLeaf.decode(block)
+        leaf = TableLeaf.decode(block) if kind is IndexKind.TABLE else self._lookup_leaf(block)
+        self._leaves.append((kind, block.sequence, offset, block.length, block.whole_hash, block.record.count))
+        return leaf
+
+    def _step_index(self, kind: IndexKind) -> None:
+        try:
+            self._index.step(_INDEX_EVENTS[kind])
+        except UsageError as misuse:
+            msg = f"a leaf of the index stands where it must not: {misuse}"
+            raise IndexDamaged(msg, clause="9") from misuse
+
+    def _lookup_leaf(self, block: Block) -> LookupLeaf:
+        leaf = LookupLeaf.decode(block)
+        if leaf.kind is IndexKind.PATH and self.header.kind is not ArchiveKind.SELF_CONTAINED:
+            msg = "path look-up in an archive without directories"
+            raise IndexDamaged(msg, clause="9")
+        entries = list(leaf.entries())
+        kind, last = self._last_entry
+        if entries != sorted(entries) or (kind is leaf.kind and entries[0] < last):
+            msg = "look-up leaves are not sorted"
+            raise IndexDamaged(msg, clause="9")
+        self._last_entry = (leaf.kind, entries[-1])
+        return leaf
+
+    def _index_root(self, block: Block, offset: int) -> Root:
+        root = Root.decode(block)
+        first = self._leaves[0][1:3] if self._leaves else (block.sequence, offset)
+        seen = [(x.kind, x.sequence, x.offset, x.length, x.whole_hash, x.count) for x in root.leaves]
+        rooted = self.header.kind is ArchiveKind.SELF_CONTAINED
+        if (
+            (root.body.first, root.body.offset) != first
+            or seen != self._leaves
+            or (root.body.root is not None) != rooted
+            or (root.body.totals is not None) != rooted
+        ):
+            msg = "the index root contradicts the leaves before it, or the kind of archive"
+            raise IndexDamaged(msg, clause="9")
+        return root
 
     def _accept_foot(self, block: Block, offset: int) -> None:
         record: records.FootRecord = block.record
@@ -414,7 +477,10 @@ class Grammar:
             decode_attributes(bytes(piece))
 
     def _checkpoint(self, block: Block) -> None:
-        count = block.record.count
+        count, (first, previous) = block.record.count, self._checkpoint_end
+        if block.record.first != first or block.record.previous != previous or first + count > block.sequence:
+            msg = "a checkpoint does not go on where the previous one ended"
+            raise BlockError(msg, clause="5.5")
         if (count > 0) != bool(block.body):
             msg = "a checkpoint contradicts itself"
             raise BlockError(msg, clause="5.5")
@@ -425,6 +491,10 @@ class Grammar:
                 raise BlockError(msg, clause="5.5")
 
     def _members(self, block: Block) -> tuple[tuple[bytes, int, int], ...]:
+        if self._members_seen:
+            msg = "a second directory of members"
+            raise BlockError(msg, clause="5")
+        self._members_seen = True
         body = records.decode(records.DirectoryBody, block.body, clause="5.6")
         offsets = [row[1] for row in body.members]
         if sorted(offsets) != offsets:
@@ -432,6 +502,13 @@ class Grammar:
             raise BlockError(msg, clause="5.6")
         return body.members
 
+
+_INDEX_EVENTS = {
+    IndexKind.CONTENT: IndexEvent.CONTENT_LEAF,
+    IndexKind.PATH: IndexEvent.PATH_LEAF,
+    IndexKind.TABLE: IndexEvent.TABLE_LEAF,
+    IndexKind.ROOT: IndexEvent.ROOT,
+}
 
 _HANDLERS: dict[bytes, Callable[[Grammar, Block], Any]] = {
     b"FHDR": Grammar._stream_start,
@@ -487,7 +564,7 @@ def decode_attributes(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
     msg = "extended attributes are malformed"
     if type(rows) is not list or not rows:
         raise BlockError(msg, clause="5.4")
-    found = []
+    found: list[tuple[bytes, bytes]] = []
     for row in rows:
         if type(row) is not list or len(row) != 2 or type(row[0]) is not bytes or type(row[1]) is not bytes:
             raise BlockError(msg, clause="5.4")
@@ -539,21 +616,38 @@ class Decoder:
         self._verify_key = verify_key
         self._grammar: Grammar | None = None
         self._opener: Opener | None = None
+        self._failure: ArchiveError | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[HeaderEvent | BlockEvent | EndEvent]:
-        """Append bytes; returns the events that they complete."""
+        """Append bytes; returns the events that they complete.
+
+        If an error follows these events, the next call raises it.  An error is sticky.
+        """
         self._splitter.feed(data)
-        return list(self.events())
+        found: list[HeaderEvent | BlockEvent | EndEvent] = []
+        try:
+            for event in self.events():
+                found.append(event)  # noqa: PERF402 -- keeps what came before an error
+        except ArchiveError:
+            if not found:
+                raise
+        return found
 
     def close(self) -> list[HeaderEvent | BlockEvent | EndEvent]:
-        """Say that the object ends; raises ``TruncatedError`` if it ends too early."""
+        """Say that the object ends; raises ``TruncatedError`` if it ends too early, and any error still due."""
         self._splitter.close()
         return list(self.events())
 
     def events(self) -> Iterator[HeaderEvent | BlockEvent | EndEvent]:
-        """Events that the bytes fed so far allow; an error comes after the events before it."""
-        for item in self._splitter:
-            yield self._event(item)
+        """Events that the bytes fed so far allow; an error comes after the events before it, and stays."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            for item in self._splitter:
+                yield self._event(item)
+        except ArchiveError as error:
+            self._failure = error
+            raise
 
     def _event(self, item: RawHeader | RawBlock | RawTail) -> HeaderEvent | BlockEvent | EndEvent:
         if isinstance(item, RawHeader):

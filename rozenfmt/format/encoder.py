@@ -8,7 +8,6 @@ Misuse raises ``UsageError`` before anything changes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from rozenfmt.errors import UsageError
