@@ -59,6 +59,7 @@ class Upload(Protocol):
 
         Raises:
             StorageError: Traces are left; it may be called again.
+
         """
         ...
 
@@ -105,6 +106,7 @@ class Storage(Protocol):
                 that is not known yet, ``write`` or ``commit`` raises it.
             StorageError: The storage cannot be written to.
             UsageError: The name or ``part_size`` is not possible here.
+
         """
         ...
 

@@ -24,8 +24,8 @@ from rozenfmt.storage.retry import RetryPolicy, call
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import TypeVar
 
     T = TypeVar("T")
@@ -150,6 +150,17 @@ class GenericStorage:
         with self.explained("delete", name):
             self.info(path)
             self.fs.rm_file(path)
+
+    def close(self) -> None:
+        """Close the connection, as far as the file system lets others do it; use nothing afterwards."""
+        # fsspec has no common way; SFTP keeps a client, and WebDAV one inside another.
+        client = getattr(self.fs, "client", None)
+        for owner in (self.fs, client, getattr(client, "http", None)):
+            close = getattr(owner, "close", None)
+            if close is not None and os.getpid() == self._pid:
+                with self.explained("close", None):
+                    close()
+                return
 
     # The rest serves GenericUpload.
 
@@ -317,12 +328,26 @@ class GenericUpload(BaseUpload):
                 raise
             self._compare(self._partial)
             with _publishing:
-                if storage.exists(self._path):
-                    if not self._overwrite:
-                        raise storage.conflict(self.name)
-    X                self._moved = True
+                existed = storage.exists(self._path)
+                if existed and not self._overwrite:
+                    raise storage.conflict(self.name)
+                try:
+                    _move(storage.fs, self._partial, self._path, replace=existed)
+                except Exception:
+                    if not existed:
+                        self._remove_torn_copy()
+                    raise
+                self._moved = True
             self._compare(self._path)
         return ObjectInfo(self.name, self.written)
+
+    def _remove_torn_copy(self) -> None:
+        """After a move that is a copy and failed half-way: what has our size is whole, and stays."""
+        fs = self._storage.fs
+        with contextlib.suppress(Exception):
+            # The error that led here is the one to be told; this is what can be done about it.
+            if self._storage.info(self._path) != self.written:
+                fs.rm_file(self._path)
 
     def _discard(self) -> None:
         storage = self._storage

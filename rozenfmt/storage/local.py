@@ -139,6 +139,9 @@ class LocalStorage:
             os.unlink(path)
             _sync_folder(os.path.dirname(path))
 
+    def close(self) -> None:
+        """Do nothing; a folder holds nothing open."""
+
     def _path(self, name: str) -> str:
         return os.path.join(self._root, *check_name(name).split("/"))
 

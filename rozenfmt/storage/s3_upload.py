@@ -238,6 +238,7 @@ class S3Upload(BaseUpload):
 
         Raises:
             ConflictError: It means that the object of somebody else stands there.
+
         """
         code, status = code_of(error)
         if status == _PRECONDITION_FAILED or code == "PreconditionFailed":

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from aiobotocore.session import AioSession
+from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 
 from rozenfmt.testing.servers import Server, moto_server, rclone_server
 

@@ -132,6 +132,19 @@ def test_failed_commit_leaves_nothing(storage: GenericStorage, what: str) -> Non
     assert names(storage) == []
 
 
+def test_torn_copy_is_removed(storage: GenericStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tear(fs: BufferedFileSystem, path1: str, path2: str) -> None:
+        fs.pipe_file(path2, fs.cat_file(path1)[:-1])
+        raise OSError("half-way")
+
+    monkeypatch.setattr(BufferedFileSystem, "cp_file", tear)
+    upload = storage.create("a")
+    upload.write(b"x" * 10)
+    with pytest.raises(StorageError):
+        upload.commit()
+    assert names(storage) == []
+
+
 def test_failed_replacement_keeps_what_was_there(storage: GenericStorage) -> None:
     for data, fails in ((b"old", False), (b"new", True)):
         upload = storage.create("a", overwrite=True)
