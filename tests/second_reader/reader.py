@@ -15,7 +15,18 @@ from blake3 import blake3
 
 from . import model as m
 from . import primitives as p
-from .model import Block, Entry, Frame, Header, Identities, Keys, Location, SpecError, place, refuse
+from .model import (
+    Block,
+    Entry,
+    Frame,
+    Header,
+    Identities,
+    Keys,
+    Location,
+    SpecError,
+    place,
+    refuse,
+)
 from .primitives import Malformed, need, present
 
 TAIL = 64
