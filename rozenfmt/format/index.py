@@ -30,6 +30,7 @@ __all__ = [
     "MemoryRuns",
     "Root",
     "RunStore",
+    "Sorter",
     "TableLeaf",
 ]
 
@@ -81,7 +82,7 @@ class MemoryRuns:
         return len(self._runs[handle])
 
 
-class _Sorter:
+class Sorter:
     """Collects equal-sized byte strings and gives them back sorted."""
 
     def __init__(self, runs: RunStore, size: int) -> None:
@@ -92,12 +93,14 @@ class _Sorter:
         self.count = 0
 
     def add(self, entry: bytes) -> None:
+        """Take one string."""
         self._fresh.append(entry)
         self.count += 1
         if len(self._fresh) >= _RUN_ENTRIES:
             self._spill()
 
     def extend(self, entries: Iterable[bytes]) -> None:
+        """Take several strings."""
         before = len(self._fresh)
         self._fresh.extend(entries)
         self.count += len(self._fresh) - before
@@ -123,10 +126,12 @@ class _Sorter:
         return heapq.merge(*(self._read(handle) for handle in self._handles), self._fresh)
 
     def export(self) -> list[bytes]:
+        """Everything, as sorted runs."""
         runs = [self._runs.read(handle, 0, self._runs.size(handle)) for handle in self._handles]
         return [*runs, b"".join(sorted(self._fresh))]
 
     def restore(self, runs: list[bytes]) -> None:
+        """Take over what ``export`` gave."""
         for run in runs[:-1]:
             self._handles.append(self._runs.append(run))
         self._fresh = [runs[-1][at : at + self._size] for at in range(0, len(runs[-1]), self._size)]
@@ -144,8 +149,8 @@ class IndexBuilder:
         self._machine = Machine(IndexState.COLLECTING, INDEX)
         self._runs = runs
         self._leaf_entries = leaf_entries or _LEAF_ENTRIES
-        self._content = _Sorter(runs, 8 + _PLACE.size)
-        self._paths = _Sorter(runs, 16 + _PLACE.size)
+        self._content = Sorter(runs, 8 + _PLACE.size)
+        self._paths = Sorter(runs, 16 + _PLACE.size)
         self._table: list[bytes] = []
         self._table_runs: list[int] = []
         self._blocks = 0

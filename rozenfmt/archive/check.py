@@ -1,0 +1,258 @@
+"""``rozenfmt.check``: every stored byte without a key, everything with one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from rozenfmt.errors import ArchiveError
+from rozenfmt.events import Progress, ProgressCallback
+from rozenfmt.format.blocks import Block, Opener
+from rozenfmt.format.decoder import Grammar, RawBlock, RawHeader, RawTail, Splitter, open_raw, opener_for
+from rozenfmt.format.header import unlock
+from rozenfmt.format.registry import Kind
+from rozenfmt.keys import Identity, Passphrase, VerifyKey
+
+from .framescan import scan_frames
+from .pipeline import default_workers
+from .verify import ContentVerifier
+from .writer import TempRuns
+
+if TYPE_CHECKING:
+    from rozenfmt.storage.base import Storage
+
+__all__ = ["CheckReport", "Damage", "check"]
+
+_PROGRESS_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One place that is damaged.
+
+    Attributes:
+        offset: Byte offset in the object.
+        block: Number of the block concerned, if known.
+        failure_class: One of the specification's classes (format.md, section 16).
+        message: What is wrong and what follows from it.
+    """
+
+    offset: int
+    block: int | None
+    failure_class: str
+    message: str
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What was checked.
+
+    Attributes:
+        object: The object.
+        level: ``stored`` (no key: hashes of every byte), ``browse`` (names and structure too) or
+            ``contents`` (everything).
+        archives: Archives found in the object.
+        blocks: Blocks verified.
+        bytes: Stored bytes verified.
+        entries: Entries seen, with a key.
+        content_bytes: Bytes of content that the entries name, with a key.
+        signers: Ed25519 keys whose signatures verified.
+        damages: What is wrong; empty if all is well.
+        seconds: Time taken.
+    """
+
+    object: str
+    level: str = "stored"
+    archives: int = 0
+    blocks: int = 0
+    bytes: int = 0
+    entries: int = 0
+    content_bytes: int = 0
+    signers: list[bytes] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def check(
+    location: str | os.PathLike[str],
+    *,
+    identities: Iterable[Identity | Passphrase] = (),
+    verify_key: VerifyKey | None = None,
+    allow_plain: bool = False,
+    storage_options: dict[str, Any] | None = None,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> CheckReport:
+    """Check an object from its first byte to its last.
+
+    Without a key: hashes of every block, header and tail, order, chain, footer, signature.  With one:
+    also that everything opens, that contents have their ids, and that directories, index and blocks
+    agree.  Joined objects are checked whole.
+
+    Args:
+        location: Path or URL.
+        identities: Keys and passphrases to try; none for a check without a key.
+        verify_key: The writer that must have signed each archive.
+        allow_plain: Accept archives without encryption although identities were given.
+        storage_options: For fsspec.
+        workers: Threads that verify and open blocks.
+        progress: Called with events.
+
+    Raises:
+        ArchiveError: Something is damaged; its class is that of the first damage, and ``report`` lists all.
+        StorageError: The storage fails.
+
+    Specification: format.md, section 11.
+    """
+    from rozenfmt.storage import resolve
+
+    storage, name = resolve(location, storage_options)
+    label = os.fsdecode(location)
+    started = time.monotonic()
+    job = _Check(
+        CheckReport(label),
+        tuple(identities),
+        verify_key.ed25519 if verify_key is not None else None,
+        allow_plain=allow_plain,
+        workers=workers or default_workers(),
+        progress=progress,
+        total=storage.size(name),
+    )
+    try:
+        job.run(storage, name)
+    except ArchiveError as error:
+        error.object = label
+        _list_damage(job.report, error, storage, name, job.base)
+        job.report.seconds = time.monotonic() - started
+        error.report = job.report
+        raise
+    finally:
+        job.close()
+    job.report.seconds = time.monotonic() - started
+    return job.report
+
+
+def _list_damage(report: CheckReport, error: ArchiveError, storage: Storage, name: str, base: int) -> None:
+    """The first damage, and whatever else does not verify behind it."""
+    at = base + (error.offset or 0)
+    report.damages.append(Damage(at, error.block, error.failure_class, error.message))
+    for gap in scan_frames(storage, name, at).gaps:
+        if gap.start > at:
+            msg = f"{gap.length} bytes hold no valid block"
+            report.damages.append(Damage(gap.start, None, "block", msg))
+
+
+class _Check:
+    """One run of ``check``: split in order, open in parallel, judge in order."""
+
+    def __init__(
+        self,
+        report: CheckReport,
+        identities: tuple[Identity | Passphrase, ...],
+        verify_key: bytes | None,
+        *,
+        allow_plain: bool,
+        workers: int,
+        progress: ProgressCallback | None,
+        total: int,
+    ) -> None:
+        self.report = report
+        self.base = 0
+        self._identities = identities
+        self._verify_key = verify_key
+        self._allow_plain = allow_plain
+        self._progress = progress
+        self._total = total
+        self._reported = 0.0
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-check")
+        self._depth = 2 * workers + 2
+        self._pending: deque[tuple[RawBlock, Future[Block]]] = deque()
+        self._opener: Opener | None = None
+        self._grammar: Grammar | None = None
+        self._verifier: ContentVerifier | None = None
+        self._runs = TempRuns()
+
+    def close(self) -> None:
+        self._pending.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._runs.close()
+
+    def run(self, storage: Storage, name: str) -> None:
+        """Check the whole object."""
+        items = self._items(storage, name)
+        while True:
+            try:
+                item = next(items, None)
+            except ArchiveError:
+                self._drain()  # an earlier block's error comes first
+                raise
+            if item is None:
+                break
+            if isinstance(item, RawBlock):
+                assert self._opener is not None
+                self._pending.append((item, self._pool.submit(open_raw, item, self._opener)))
+                if len(self._pending) > self._depth:
+                    self._judge()
+            else:
+                self._drain()
+                self._section(item)
+
+    def _items(self, storage: Storage, name: str) -> Iterator[RawHeader | RawBlock | RawTail]:
+        splitter = Splitter()
+        for chunk in storage.stream(name):
+            splitter.feed(chunk)
+            yield from splitter
+        splitter.close()
+        yield from splitter
+
+    def _section(self, item: RawHeader | RawTail) -> None:
+        if isinstance(item, RawHeader):
+            self.base = item.base
+            keys = unlock(item.header, self._identities, allow_plain=self._allow_plain)
+            directory = item.header.kind is Kind.DIRECTORY
+            self._opener = opener_for(item.header, keys)
+            self._grammar = Grammar(item.header, keys, None if directory else self._verify_key)
+            self._verifier = None if keys is None else ContentVerifier(keys, self._runs)
+            if not directory and keys is not None and self._identities:
+                self.report.level = "contents" if keys.secret is not None else "browse"
+            elif not directory and keys is not None and item.header.suite == 0:
+                self.report.level = "contents"
+            return
+        assert self._grammar is not None
+        self._grammar.accept_tail(item.data, item.offset)
+        if self._verifier is not None:
+            self._verifier.finish()
+            self.report.entries += self._verifier.entries
+            self.report.content_bytes += self._verifier.content_bytes
+        self.report.archives += 1
+        signer = self._grammar.header.record.signer
+        if signer is not None and signer not in self.report.signers:
+            self.report.signers.append(signer)
+
+    def _drain(self) -> None:
+        while self._pending:
+            self._judge()
+
+    def _judge(self) -> None:
+        raw, future = self._pending.popleft()
+        block = future.result()
+        assert self._grammar is not None
+        found = self._grammar.accept(block, raw.offset)
+        if self._verifier is not None:
+            try:
+                self._verifier.take(block, raw.offset, found)
+            except ArchiveError as error:
+                error.offset, error.block = raw.offset, raw.prefix.sequence
+                raise
+        self.report.blocks += 1
+        self.report.bytes = self.base + raw.offset + block.length
+        now = time.monotonic()
+        if self._progress is not None and now - self._reported >= _PROGRESS_SECONDS:
+            self._reported = now
+            entries = self._verifier.entries if self._verifier is not None else 0
+            self._progress(Progress("check", entries, self.report.bytes, 0, self._total, b""))

@@ -1,0 +1,287 @@
+"""Comparing what an archive says of itself with what it holds (format.md, end of section 11).
+
+Facts are collected as fixed-size rows while blocks pass by, sorted with bounded memory, and
+merged at the end: what blocks hold, what the index says, and what nodes refer to.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Final
+
+from blake3 import blake3
+
+from rozenfmt.errors import BlockError, IndexDamaged
+from rozenfmt.format import crypto
+from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.crypto import Keys
+from rozenfmt.format.index import LookupLeaf, Root, RunStore, Sorter, TableLeaf
+from rozenfmt.format.nodes import Entry, Node, NodeType
+from rozenfmt.format.registry import IndexKind
+
+__all__ = ["ContentVerifier"]
+
+_PLACE = struct.Struct(">QI")
+_SIZE = struct.Struct(">Q")
+_ZEROS: Final = bytes(1024 * 1024)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream as it passes by: hash of the content so far, parts with ids."""
+
+    hasher: Any
+    end: int
+    parts: list[tuple[int, bytes, int]]
+
+
+class ContentVerifier:
+    """Checks one archive's contents, nodes and index against each other.
+
+    Args:
+        keys: Keys with the read right, or the browse right (then contents are left out).
+        runs: Where sorted rows go.
+    """
+
+    def __init__(self, keys: Keys, runs: RunStore) -> None:
+        self._keys = keys
+        self._read = keys.secret is not None
+        place = _PLACE.size
+        self._held = Sorter(runs, 32 + place + _SIZE.size)  # contents that blocks hold: id, place, size
+        self._named = Sorter(runs, 32 + place + _SIZE.size)  # contents that nodes refer to
+        self._nodes = Sorter(runs, 32 + place)  # nodes that TREE blocks hold: id, place
+        self._wanted = Sorter(runs, 32 + place)  # nodes that are referred to
+        self._attributes = Sorter(runs, 32 + place)
+        self._attributes_wanted = Sorter(runs, 32 + place)
+        self._listed = Sorter(runs, 8 + place)  # content look-up, as the leaves have it
+        self._index = Sorter(runs, 8 + place)  # content look-up, as it should be
+        self._paths_listed = Sorter(runs, 16 + place)
+        self._paths = Sorter(runs, 16 + place)  # every node of a directory, by its path
+        self._paths_below = Sorter(runs, 16 + place)  # those that an inner node refers to
+        self._table = Sorter(runs, 8 + 4 + 8 + 8 + 32)
+        self._table_listed = Sorter(runs, 8 + 4 + 8 + 8 + 32)
+        self._streams: dict[int, _Stream] = {}
+        self._sub_tables: dict[bytes, list[Any]] = {}
+        self._root: Root | None = None
+        self._first_index: tuple[int, int] | None = None
+        self._leaves: list[tuple[int, int, int, bytes]] = []
+        self.entries = 0
+        self.content_bytes = 0
+
+    def take(self, block: Block, offset: int, found: Any) -> None:
+        """Look at the next block; ``found`` is what ``Grammar.accept`` gave for it."""
+        if block.type == b"INDX":
+            self._take_index(block, offset, found)
+            return
+        if block.type == b"FOOT":
+            return
+        self._table.add(_row(block, offset))
+        handler = _HANDLERS.get(block.type)
+        if handler is not None and block.opened:
+            handler(self, block, found)
+
+    # --- contents -------------------------------------------------------------------------------
+
+    def _id(self, data: bytes | memoryview) -> bytes:
+        assert self._keys.id_key is not None
+        return blake3(blake3(data).digest() + len(data).to_bytes(8, "little"), key=self._keys.id_key).digest()
+
+    def _take_pack(self, block: Block, _found: Any) -> None:
+        for number, piece in enumerate(cut_pieces(block)):
+            one, place = self._id(piece), _PLACE.pack(block.sequence, number)
+            self._held.add(one + place + _SIZE.pack(len(piece)))
+            self._index.add(one[:8] + place)
+
+    def _take_start(self, block: Block, _found: Any) -> None:
+        self._streams[block.record.stream] = _Stream(blake3(), 0, [])
+
+    def _take_content(self, block: Block, _found: Any) -> None:
+        stream = self._streams[block.record.stream]
+        _skip(stream, block.record.offset)
+        for number, piece in enumerate(cut_pieces(block)):
+            one = self._id(piece)
+            self._index.add(one[:8] + _PLACE.pack(block.sequence, number))
+            stream.parts.append((stream.end, one, len(piece)))
+            stream.hasher.update(piece)
+            stream.end += len(piece)
+
+    def _take_end(self, block: Block, node: Node) -> None:
+        stream = self._streams.pop(block.record.stream)
+        record = block.record
+        place = _PLACE.pack(block.sequence, 0)
+        self._index.add(record.content_id[:8] + place)
+        self._held.add(record.content_id + place + _SIZE.pack(record.length))
+        parts = self._parts(node)
+        if not self._read:
+            return
+        _skip(stream, record.length)
+        assert self._keys.id_key is not None
+        if crypto.content_id(self._keys.id_key, stream.hasher.digest(), record.length) != record.content_id:
+            msg = "a stream's content is not the one that its id names"
+            raise BlockError(msg, block=block.sequence, clause="6.2")
+        if [(part.offset, part.id, part.length) for part in parts if part.id is not None] != stream.parts:
+            msg = "a stream's part table does not describe its blocks"
+            raise BlockError(msg, block=block.sequence, clause="8.3")
+
+    def _parts(self, node: Node) -> list[Any]:
+        if node.type == NodeType.PARTS:
+            return node.parts()
+        parts = []
+        for table in node.parts():
+            assert table.id is not None
+            leaf = self._sub_tables.pop(table.id, None)
+            if leaf is None:
+                msg = "a part table refers to a sub-table that does not stand before it"
+                raise BlockError(msg, clause="8.3")
+            parts += [type(part)(part.offset + table.offset, part.length, part.id, part.block, part.piece) for part in leaf]
+        return parts
+
+    # --- nodes ----------------------------------------------------------------------------------
+
+    def _take_tree(self, block: Block, found: list[Node]) -> None:
+        for number, node in enumerate(found):
+            place = _PLACE.pack(block.sequence, number)
+            if node.type == NodeType.PARTS:
+                self._sub_tables[node.id] = node.parts()
+            elif node.type == NodeType.DIRECTORY:
+                self._nodes.add(node.id + place)
+                self._directory(node)
+            elif node.type == NodeType.INNER:
+                self._nodes.add(node.id + place)
+                for child in node.children():
+                    self._wanted.add(child.id + _PLACE.pack(child.block, child.piece))
+                    self._paths_below.add(self._path_hash(node) + _PLACE.pack(child.block, child.piece))
+            if node.type in (NodeType.DIRECTORY, NodeType.INNER):
+                self._paths.add(self._path_hash(node) + place)
+
+    def _path_hash(self, node: Node) -> bytes:
+        assert node.path is not None
+        return crypto.mac(self._keys.path_key, node.path)[:16]
+
+    def _directory(self, node: Node) -> None:
+        for entry in node.entries():
+            self.entries += 1
+            if entry.xattr_ref is not None:
+                one, sequence, piece = entry.xattr_ref
+                self._attributes_wanted.add(one + _PLACE.pack(sequence, piece))
+            if entry.child is not None:
+                self._wanted.add(entry.child + _PLACE.pack(entry.block, entry.piece))
+            elif entry.has_content:
+                self._name(entry)
+
+    def _name(self, entry: Entry) -> None:
+        assert entry.content_id is not None
+        self.content_bytes += entry.size
+        self._named.add(entry.content_id + _PLACE.pack(entry.block, entry.piece) + _SIZE.pack(entry.size))
+
+    def _take_attributes(self, block: Block, _found: Any) -> None:
+        for number, piece in enumerate(cut_pieces(block)):
+            self._attributes.add(self._id(piece) + _PLACE.pack(block.sequence, number))
+
+    # --- index ----------------------------------------------------------------------------------
+
+    def _take_index(self, block: Block, offset: int, found: Any) -> None:
+        if self._first_index is None:
+            self._first_index = (block.sequence, offset)
+        if isinstance(found, Root):
+            self._root = found
+            return
+        self._leaves.append((block.sequence, offset, block.length, block.whole_hash))
+        if isinstance(found, TableLeaf):
+            rows = zip(found.types, found.offsets, found.lengths, found.hashes, strict=True)
+            for number, row in enumerate(rows, found.first):
+                self._table_listed.add(_table_row(number, *row))
+        elif isinstance(found, LookupLeaf):
+            sorter = self._listed if found.kind is IndexKind.CONTENT else self._paths_listed
+            for key, sequence, piece in found.entries():
+                sorter.add(key + _PLACE.pack(sequence, piece))
+
+    # --- end ------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Compare everything.
+
+        Raises:
+            IndexDamaged: The index contradicts the blocks.
+            BlockError: A node refers to what is not there.
+        """
+        root = self._root
+        assert root is not None
+        leaves = [(leaf.sequence, leaf.offset, leaf.length, leaf.whole_hash) for leaf in root.leaves]
+        if (root.body.first, root.body.offset) != self._first_index or leaves != self._leaves:
+            msg = "the index root contradicts its leaves"
+            raise IndexDamaged(msg, clause="9")
+        _same(self._table_listed, self._table, "block table")
+        _same(self._paths_listed, _without(self._paths, self._paths_below), "path look-up")
+        if root.body.root is not None:
+            one, sequence, piece = root.body.root
+            self._wanted.add(one + _PLACE.pack(sequence, piece))
+        _within(self._wanted, self._nodes, "a directory")
+        if self._read:
+            _same(self._listed, self._index, "content look-up")
+            _within(self._attributes_wanted, self._attributes, "extended attributes")
+            _within(self._named, self._held, "a content")
+        if root.body.totals is not None and root.body.totals[0] != self.entries:
+            msg = f"the index counts {root.body.totals[0]} entries, the directories {self.entries}"
+            raise IndexDamaged(msg, clause="9")
+
+
+_HANDLERS = {
+    b"PACK": ContentVerifier._take_pack,
+    b"FHDR": ContentVerifier._take_start,
+    b"FCNT": ContentVerifier._take_content,
+    b"FEND": ContentVerifier._take_end,
+    b"TREE": ContentVerifier._take_tree,
+    b"TREX": ContentVerifier._take_attributes,
+}
+
+
+def _row(block: Block, offset: int) -> bytes:
+    return _table_row(block.sequence, block.type, offset, block.length, block.whole_hash)
+
+
+def _table_row(sequence: int, block_type: bytes, offset: int, length: int, whole_hash: bytes) -> bytes:
+    return b"".join(
+        (_SIZE.pack(sequence), block_type, offset.to_bytes(8, "big"), length.to_bytes(8, "big"), whole_hash)
+    )
+
+
+def _skip(stream: _Stream, end: int) -> None:
+    """Hash the zeros of a hole."""
+    while stream.end < end:
+        step = min(end - stream.end, len(_ZEROS))
+        stream.hasher.update(_ZEROS[:step])
+        stream.end += step
+
+
+def _same(listed: Iterable[bytes], held: Iterable[bytes], what: str) -> None:
+    if any(a != b for a, b in zip_longest(listed, held)):
+        msg = f"the index's {what} does not describe the blocks; the contents are whole, salvage reads them all"
+        raise IndexDamaged(msg, clause="9")
+
+
+def _without(rows: Iterable[bytes], others: Iterable[bytes]) -> Iterator[bytes]:
+    """Sorted rows that are not among the others, which come sorted too."""
+    rest = iter(others)
+    other = next(rest, None)
+    for row in rows:
+        while other is not None and other < row:
+            other = next(rest, None)
+        if row != other:
+            yield row
+
+
+def _within(wanted: Sorter, held: Sorter, what: str) -> None:
+    """Every wanted row must be among the held ones; both come sorted."""
+    rows = iter(held)
+    row = next(rows, None)
+    for one in wanted:
+        while row is not None and row < one:
+            row = next(rows, None)
+        if row != one:
+            sequence, piece = _PLACE.unpack_from(one, 32)
+            msg = f"a directory refers to {what} that is not in block {sequence}, piece {piece}"
+            raise BlockError(msg, block=sequence, clause="8")
