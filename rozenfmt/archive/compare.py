@@ -1,0 +1,279 @@
+"""``rozenfmt.compare``: archives and directories against each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rozenfmt.errors import UsageError
+from rozenfmt.events import Problem, Progress, ProgressCallback
+from rozenfmt.format.nodes import Entry, Kind, Mark
+
+from .reader import Archive
+
+if TYPE_CHECKING:
+    from rozenfmt.tree.excludes import Excludes
+
+__all__ = ["Change", "Difference", "compare"]
+
+_KEPT: Final = 100_000
+_PIECE: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry that differs.
+
+    Attributes:
+        path: Its path as bytes.
+        what: ``added`` (only in b), ``removed`` (only in a), ``kind``, ``content`` or ``metadata``.
+        details: What differs: ``size``, ``content``, ``mode``, ``owner``, ``mtime``, ``target``, ``device``,
+            ``xattrs``, ``links``.
+    """
+
+    path: bytes
+    what: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Difference:
+    """What differs between a and b; false if nothing does.
+
+    Attributes:
+        changes: The differences in order of path (the first 100,000).
+        count: How many there are.
+        files: Entries compared.
+        bytes: Content bytes compared.
+        problems: What could not be read.
+        problem_count: How many there were.
+        seconds: Time taken.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    count: int = 0
+    files: int = 0
+    bytes: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+    seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One entry of either side."""
+
+    path: bytes
+    entry: Entry
+    content: Callable[[], Iterator[bytes]]
+    xattrs: Callable[[], tuple[tuple[bytes, bytes], ...]]
+
+    @property
+    def key(self) -> list[bytes]:
+        return self.path.split(b"/")
+
+
+Side = Archive | str | bytes | os.PathLike[str]
+
+
+def compare(
+    a: Side,
+    b: Side,
+    *,
+    contents: bool = True,
+    exclude: Iterable[str] = (),
+    progress: ProgressCallback | None = None,
+) -> Difference:
+    """Compare archives and directories, byte by byte and with all metadata that restoring gives back.
+
+    A directory stands for what ``add_tree`` would have stored of it, under its base name; compared
+    with an archive, only that part of the archive is looked at.
+
+    Args:
+        a, b: An opened archive, or the path of a directory.
+        contents: Compare contents too, not only sizes and metadata.
+        exclude: Patterns in gitignore syntax, for directories.
+        progress: Called with events.
+
+    Raises:
+        UsageError: A side is neither, or the archive does not hold the directory's name.
+        ArchiveError: An archive is damaged.
+    """
+    started = time.monotonic()
+    result = Difference()
+
+    def report(problem: Problem) -> None:
+        result.problem_count += 1
+        if len(result.problems) < 10_000:
+            result.problems.append(problem)
+
+    names = [None if isinstance(side, Archive) else _base_name(side) for side in (a, b)]
+    both_local = None not in names
+    excludes = _excludes(exclude)
+    sides = [
+        _archive_items(side, other)
+        if isinstance(side, Archive)
+        else _local_items(side, b"" if both_local else name or b"", excludes, report)
+        for side, name, other in ((a, names[0], names[1]), (b, names[1], names[0]))
+    ]
+    links: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
+    reported = 0.0
+    for left, right in _merge(*sides):
+        result.files += 1
+        path = left.path if left is not None else right.path if right is not None else b""
+        change = _change(left, right, result, links, contents=contents)
+        if change is not None:
+            result.count += 1
+            if len(result.changes) < _KEPT:
+                result.changes.append(change)
+        now = time.monotonic()
+        if progress is not None and now - reported >= 0.1:
+            reported = now
+            progress(Progress("compare", result.files, result.bytes, 0, None, path))
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _base_name(side: Side) -> bytes:
+    assert not isinstance(side, Archive)
+    return os.path.basename(os.path.abspath(os.fsencode(side))) or b"root"
+
+
+def _excludes(patterns: Iterable[str]) -> Excludes | None:
+    from rozenfmt.tree.excludes import Excludes
+
+    patterns = list(patterns)
+    return Excludes(patterns) if patterns else None
+
+
+def _archive_items(archive: Archive, below: bytes | None) -> Iterator[_Item]:
+    entries = archive.walk() if below is None else archive.walk(below)
+    for entry in entries:
+
+        def content(entry: object = entry) -> Iterator[bytes]:
+            with archive.open(entry) as file:  # type: ignore[arg-type]
+                while data := file.read(_PIECE):
+                    yield data
+
+        yield _Item(
+            entry.path_bytes, entry.raw, content, lambda raw=entry.raw: archive.attributes(raw)  # type: ignore[misc]
+        )
+
+
+def _local_items(
+    side: Side, name: bytes, excludes: Excludes | None, report: Callable[[Problem], None]
+) -> Iterator[_Item]:
+    from rozenfmt.tree.compare import local_entries
+
+    assert not isinstance(side, Archive)
+    root = os.path.abspath(os.fsencode(side))
+    if not os.path.lexists(root):
+        msg = f"{os.fsdecode(root)!r} does not exist"
+        raise UsageError(msg)
+    for path, entry, content in local_entries(root, report=report, excludes=excludes):
+        if not path:
+            if not name:
+                continue
+            entry.name = name
+        full = b"/".join(part for part in (name, path) if part)
+        yield _Item(full, entry, content, lambda entry=entry: entry.xattrs)  # type: ignore[misc]
+
+
+def _merge(left: Iterator[_Item], right: Iterator[_Item]) -> Iterator[tuple[_Item | None, _Item | None]]:
+    """Pair up two sides that come in the same order: a directory before its entries, names as bytes."""
+    a, b = next(left, None), next(right, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and a.key < b.key):
+            yield a, None
+            a = next(left, None)
+        elif a is None or b.key < a.key:
+            yield None, b
+            b = next(right, None)
+        else:
+            yield a, b
+            a, b = next(left, None), next(right, None)
+
+
+def _change(
+    a: _Item | None,
+    b: _Item | None,
+    result: Difference,
+    links: tuple[dict[bytes, bytes], dict[bytes, bytes]],
+    *,
+    contents: bool,
+) -> Change | None:
+    if a is None or b is None:
+        item, what = (a, "removed") if a is not None else (b, "added")
+        assert item is not None
+        return Change(item.path, what)
+    if a.entry.kind != b.entry.kind:
+        return Change(a.path, "kind", (a.entry.kind.name.lower(), b.entry.kind.name.lower()))
+    content = _content_differs(a, b, result, contents=contents)
+    metadata = _metadata(a, b, links)
+    if content:
+        return Change(a.path, "content", (*content, *metadata))
+    return Change(a.path, "metadata", tuple(metadata)) if metadata else None
+
+
+def _content_differs(a: _Item, b: _Item, result: Difference, *, contents: bool) -> list[str]:
+    if a.entry.kind != Kind.FILE:
+        return []
+    if a.entry.size != b.entry.size:
+        return ["size"]
+    unread = (a.entry.marks | b.entry.marks) & Mark.UNREADABLE
+    if not contents or not a.entry.size or unread:
+        return ["content"] if unread else []
+    result.bytes += a.entry.size
+    same = all(x == y for x, y in _aligned(a.content(), b.content()))
+    return [] if same else ["content"]
+
+
+def _aligned(a: Iterator[bytes], b: Iterator[bytes]) -> Iterator[tuple[bytes | memoryview | None, bytes | memoryview | None]]:
+    """Cut two runs of bytes at the same places."""
+    x: memoryview = memoryview(b"")
+    y: memoryview = memoryview(b"")
+    while True:
+        if not x:
+            x = memoryview(next(a, b""))
+        if not y:
+            y = memoryview(next(b, b""))
+        if not x or not y:
+            if x or y:
+                yield x, y
+            return
+        size = min(len(x), len(y))
+        yield x[:size], y[:size]
+        x, y = x[size:], y[size:]
+
+
+def _metadata(a: _Item, b: _Item, links: tuple[dict[bytes, bytes], dict[bytes, bytes]]) -> list[str]:
+    one, two = a.entry, b.entry
+    found = []
+    if one.mode != two.mode and one.kind != Kind.SYMLINK:
+        found.append("mode")
+    if (one.uid, one.gid) != (two.uid, two.gid):
+        found.append("owner")
+    if one.mtime_ns != two.mtime_ns:
+        found.append("mtime")
+    if one.target != two.target:
+        found.append("target")
+    if one.device != two.device:
+        found.append("device")
+    if a.xattrs() != b.xattrs():
+        found.append("xattrs")
+    if _linked(one, a.path, links[0]) != _linked(two, b.path, links[1]):
+        found.append("links")
+    return found
+
+
+def _linked(entry: Entry, path: bytes, seen: dict[bytes, bytes]) -> bytes | None:
+    """First path of the entry's link group on its side: the same on both if the links are the same."""
+    if entry.link_group is None:
+        return None
+    return seen.setdefault(entry.link_group, path)

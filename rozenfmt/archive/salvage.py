@@ -1,0 +1,559 @@
+"""``rozenfmt.salvage``: what is left of a damaged or cut-off archive (format.md, section 13).
+
+Two passes.  The first finds every block that verifies.  The second restores: directory nodes
+name what they hold by their path hints, complete nodes before partial ones; contents that no
+node names go to ``lost+found``.  Nothing is restored that did not verify.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from blake3 import blake3
+
+from rozenfmt.errors import ArchiveError, HeaderError, NoMatchingKey, StorageError, TruncatedError, UsageError
+from rozenfmt.events import Problem, Progress, ProgressCallback
+from rozenfmt.format import crypto
+from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.crypto import Keys
+from rozenfmt.format.decoder import decode_attributes, opener_for
+from rozenfmt.format.frame import Frame, parse_frame, parse_prefix
+from rozenfmt.format.header import MAGIC, PREAMBLE_SIZE, Header, header_section_length, parse_header, unlock
+from rozenfmt.format.limits import MAX_HEADER_RECORD
+from rozenfmt.format.nodes import Entry, Kind, Mark, Node, NodeType
+from rozenfmt.format.records import FootRecord, StreamContent
+from rozenfmt.keys import Identity, Passphrase
+
+from .framescan import Gap, Window, frames
+
+if TYPE_CHECKING:
+    from rozenfmt.storage.base import Storage
+    from rozenfmt.tree.restore import Directory, Restorer
+
+__all__ = ["SalvageReport", "salvage"]
+
+_CACHE_BLOCKS: Final = 6
+_LOST: Final = b"lost+found"
+
+
+@dataclass(slots=True)
+class SalvageReport:
+    """What was saved.
+
+    Attributes:
+        object: The object.
+        archive_id: The archive that was salvaged.
+        terminated: Whether its footer was found whole; if not, what is saved may not be all.
+        header_from: ``front`` or ``back``: which copy of the header opened it.
+        blocks: Blocks that verified and opened.
+        missing: Ranges of sequence numbers (first, last) that are lost.
+        damaged_bytes: Bytes that belong to no valid block.
+        files, directories, bytes: What was restored.
+        lost_found: Contents without a name, in ``lost+found``.
+        problems: Files that are lost or not whole (the first 10,000).
+        problem_count: How many there were.
+        seconds: Time taken.
+    """
+
+    object: str
+    archive_id: bytes = b""
+    terminated: bool = False
+    header_from: str = ""
+    blocks: int = 0
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    damaged_bytes: int = 0
+    files: int = 0
+    directories: int = 0
+    bytes: int = 0
+    lost_found: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+    seconds: float = 0.0
+
+
+def salvage(
+    location: str | os.PathLike[str],
+    destination: str | bytes | os.PathLike[str],
+    *,
+    identities: Iterable[Identity | Passphrase] = (),
+    overwrite: Literal["never", "if-changed", "always"] = "never",
+    allow_plain: bool = False,
+    member: int = 0,
+    storage_options: dict[str, Any] | None = None,
+    progress: ProgressCallback | None = None,
+) -> SalvageReport:
+    """Restore whatever can still be read.
+
+    Args:
+        location: Path or URL of the damaged archive.
+        destination: Directory to restore into; made if missing.
+        identities: Keys and passphrases to try; the read right is needed.
+        overwrite: What to do with files that stand there.
+        allow_plain: Salvage an archive without encryption although identities were given.
+        member: Of several archives in the object, which one, in order of their headers.
+        storage_options: For fsspec.
+        progress: Called with events.
+
+    Raises:
+        NoMatchingKey: No identity fits, or the key may only browse.
+        HeaderError: Neither copy of the header is left: the key is lost with it.
+        StorageError: The storage fails, or the destination is full.
+    """
+    from rozenfmt.storage import resolve
+    from rozenfmt.tree.restore import Restorer
+
+    started = time.monotonic()
+    storage, name = resolve(location, storage_options)
+    report = SalvageReport(os.fsdecode(location))
+
+    def tell(problem: Problem) -> None:
+        report.problem_count += 1
+        if len(report.problems) < 10_000:
+            report.problems.append(problem)
+        if progress is not None:
+            progress(problem)
+
+    survey = _Survey(storage, name, report, progress)
+    header, keys = survey.choose(tuple(identities), member, allow_plain=allow_plain)
+    if keys.secret is None:
+        msg = "the key at hand may browse names and sizes, not read contents"
+        raise NoMatchingKey(msg, object=report.object, clause="6.1")
+    blocks = survey.blocks_of(header, keys)
+    try:
+        with Restorer(destination, report=tell, overwrite=overwrite) as restorer:
+            rescue = _Rescue(blocks, restorer, report, tell, progress)
+            rescue.run()
+    except OSError as error:
+        msg = f"cannot restore below {os.fsdecode(destination)!r}: {error.strerror}; free space or choose another place"
+        raise StorageError(msg) from error
+    report.files, report.directories, report.bytes = restorer.files, restorer.directories, restorer.bytes
+    report.seconds = time.monotonic() - started
+    return report
+
+
+# --- First pass ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    sequence: int
+    type: bytes
+    offset: int
+    length: int
+
+
+class _Survey:
+    """Finds headers and valid frames in the object, in one pass."""
+
+    def __init__(self, storage: Storage, name: str, report: SalvageReport, progress: ProgressCallback | None) -> None:
+        self._storage = storage
+        self._name = name
+        self._report = report
+        self._size = storage.size(name)
+        self._progress = progress
+        self._frames: dict[bytes, list[_Found]] = {}
+        self._headers: dict[bytes, tuple[Header, str]] = {}
+        self._terminated: set[bytes] = set()
+        self._gaps: list[Gap] = []
+        self._scan()
+
+    def _scan(self) -> None:
+        window = Window(iter(self._storage.stream(self._name)), 0)
+        for offset, frame in frames(window, self._gaps.append):
+            prefix = frame.prefix
+            found = _Found(prefix.sequence, prefix.type, offset, prefix.frame_length)
+            self._frames.setdefault(prefix.archive_id, []).append(found)
+            if prefix.type == b"FOOT":
+                self._foot(frame)
+            if self._progress is not None and not prefix.sequence % 64:
+                self._progress(Progress("salvage", 0, offset, 0, self._size, b""))
+        damaged = 0
+        for gap in self._gaps:
+            damaged += gap.length - self._sections(gap)
+        self._report.damaged_bytes = max(damaged, 0)
+
+    def _sections(self, gap: Gap) -> int:
+        """Bytes of a gap that are whole header sections and tails; headers found are kept."""
+        at, used = gap.start, 0
+        end = gap.start + gap.length
+        while at < end:
+            data = self._storage.read(self._name, at, min(MAX_HEADER_RECORD + PREAMBLE_SIZE + 64, self._size - at))
+            start = data.find(MAGIC)
+            if start < 0 or at + start >= end:
+                break
+            try:
+                header = parse_header(data[start:])
+                length = header_section_length(data[start:])
+            except ArchiveError:
+                at += start + 1
+                continue
+            self._headers.setdefault(header.archive_id, (header, "front"))
+            used += length
+            at += start + length
+        tails = sum(1 for archive in self._terminated if archive in self._frames)
+        return used + (64 if tails and gap.length - used >= 64 and gap.start > 0 else 0)
+
+    def _foot(self, frame: Frame) -> None:
+        from rozenfmt.format import records
+        from rozenfmt.format.blocks import unpad
+
+        try:
+            record = records.decode(FootRecord, unpad(frame.header_section, 1))
+            header = parse_header(record.header)
+        except ArchiveError:
+            return
+        if header.archive_id == frame.prefix.archive_id:
+            self._terminated.add(header.archive_id)
+            self._headers.setdefault(header.archive_id, (header, "back"))
+
+    def choose(
+        self, identities: tuple[Identity | Passphrase, ...], member: int, *, allow_plain: bool
+    ) -> tuple[Header, Keys]:
+        """Header and keys of the archive to salvage."""
+        ids = [one for one in self._frames if one in self._headers]
+        ids += [one for one in self._headers if one not in ids]
+        if not ids:
+            self._no_header()
+        if not 0 <= member < len(ids):
+            msg = f"the object holds {len(ids)} archives; there is no number {member}"
+            raise UsageError(msg)
+        header, where = self._headers[ids[member]]
+        keys = unlock(header, identities, allow_plain=allow_plain)
+        if keys is None:
+            msg = "the archive is encrypted and no key was given: give the identity or passphrase that opens it"
+            raise UsageError(msg)
+        self._report.archive_id, self._report.header_from = ids[member], where
+        self._report.terminated = ids[member] in self._terminated
+        return header, keys
+
+    def _no_header(self) -> None:
+        start = self._storage.read(self._name, 0, min(self._size, MAX_HEADER_RECORD + PREAMBLE_SIZE + 64))
+        if not self._frames and self._size:
+            parse_header(start)  # says best what is wrong
+        if not self._size:
+            msg = "the object is empty"
+            raise TruncatedError(msg, object=self._report.object)
+        count = sum(map(len, self._frames.values()))
+        msg = (
+            f"both copies of the header are gone: {count} blocks are whole, but the key to them was in the header. "
+            "Without another copy of the archive nothing can be read"
+        )
+        raise HeaderError(msg, object=self._report.object, clause="13")
+
+    def blocks_of(self, header: Header, keys: Keys) -> _Blocks:
+        """The archive's blocks; missing ones are reported."""
+        table: dict[int, _Found] = {}
+        for found in self._frames.get(header.archive_id, ()):
+            table.setdefault(found.sequence, found)
+        expected = 0
+        for sequence in sorted(table):
+            if sequence > expected:
+                self._report.missing.append((expected, sequence - 1))
+            expected = sequence + 1
+        return _Blocks(self._storage, self._name, header, keys, table, self._report)
+
+
+# --- Second pass --------------------------------------------------------------------------------
+
+
+class _Blocks:
+    """Blocks of the archive that verified, opened on demand."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        name: str,
+        header: Header,
+        keys: Keys,
+        table: dict[int, _Found],
+        report: SalvageReport,
+    ) -> None:
+        self.keys = keys
+        self._storage = storage
+        self._name = name
+        self._header = header
+        self._opener = opener_for(header, keys)
+        self._table = table
+        self._report = report
+        self._cache: dict[int, Block | None] = {}
+
+    def of_type(self, *types: bytes) -> list[int]:
+        """Numbers of the blocks of these types, in order."""
+        return sorted(number for number, found in self._table.items() if found.type in types)
+
+    def get(self, sequence: int) -> Block | None:
+        """A block, or None if it is missing, or does not open."""
+        if sequence not in self._cache:
+            if len(self._cache) >= _CACHE_BLOCKS:
+                self._cache.pop(next(iter(self._cache)))
+            self._cache[sequence] = self._open(sequence)
+        return self._cache[sequence]
+
+    def _open(self, sequence: int) -> Block | None:
+        found = self._table.get(sequence)
+        if found is None:
+            return None
+        data = self._storage.read(self._name, found.offset, found.length)
+        try:
+            frame = parse_frame(data, parse_prefix(data, self._header.archive_id, sequence))
+            return self._opener.open(frame)
+        except ArchiveError:
+            # It verified as bytes but does not open: foreign, forged, or of a newer version.
+            self._table.pop(sequence)
+            self._report.missing.append((sequence, sequence))
+            return None
+
+    def pieces(self, sequence: int, block_type: bytes) -> list[memoryview]:
+        """Pieces of a block; none if it is missing or of another type."""
+        block = self.get(sequence)
+        if block is None or block.type != block_type:
+            return []
+        try:
+            return cut_pieces(block)
+        except ArchiveError:
+            return []
+
+    def content_id(self, data: bytes | memoryview) -> bytes:
+        """Content id of some bytes."""
+        assert self.keys.id_key is not None
+        return crypto.content_id(self.keys.id_key, crypto.digest(data), len(data))
+
+
+class _Rescue:
+    """Restores what the blocks hold."""
+
+    def __init__(
+        self,
+        blocks: _Blocks,
+        restorer: Restorer,
+        report: SalvageReport,
+        tell: ProgressCallback,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self._blocks = blocks
+        self._restorer = restorer
+        self._report = report
+        self._tell = tell
+        self._progress = progress
+        self._directories: dict[bytes, Directory | None] = {b"": restorer.root}
+        self._entries: dict[bytes, Entry] = {}
+        self._named: dict[int, set[int]] = {}
+        self._done: set[bytes] = set()
+        self._groups: dict[bytes, tuple[bytes, ...]] = {}
+        self._parts: dict[int, list[int]] = {}
+        self._ends: dict[int, int] = {}
+        self._names: dict[int, bytes] = {}
+
+    def run(self) -> None:
+        """Everything, in order."""
+        self._survey_streams()
+        # Directories first, so that each gets the metadata its parent's node has for it.
+        for node in self._nodes():
+            path = node.path or b""
+            for entry in node.entries():
+                if entry.kind == Kind.DIRECTORY:
+                    self._entries.setdefault(_join(path, entry.name), entry)
+        for wanted in (NodeType.DIRECTORY, NodeType.PARTIAL):
+            for node in self._nodes():
+                if node.type == wanted:
+                    self._node(node)
+        self._lost_and_found()
+        self._report.blocks = len(self._blocks._table)  # noqa: SLF001
+        self._report.missing.sort()
+
+    def _nodes(self) -> Iterator[Node]:
+        for sequence in self._blocks.of_type(b"TREE"):
+            for piece in self._blocks.pieces(sequence, b"TREE"):
+                try:
+                    node = Node.decode(piece)
+                    if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
+                        node.entries()
+                        yield node
+                except ArchiveError:
+                    continue
+
+    def _survey_streams(self) -> None:
+        for sequence in self._blocks.of_type(b"FHDR", b"FCNT", b"FEND"):
+            block = self._blocks.get(sequence)
+            if block is None:
+                continue
+            stream = block.record.stream
+            if block.type == b"FCNT":
+                self._parts.setdefault(stream, []).append(sequence)
+            elif block.type == b"FEND":
+                self._ends[sequence] = stream
+            elif block.record.name is not None:
+                self._names[stream] = block.record.name
+
+    # --- named ----------------------------------------------------------------------------------
+
+    def _directory(self, path: bytes) -> Directory | None:
+        """The restored directory of a path, made with what is known of it."""
+        if path not in self._directories:
+            parent_path, _, name = path.rpartition(b"/")
+            parent = self._directory(parent_path)
+            entry = self._entries.get(path) or Entry(name, Kind.DIRECTORY, 0o755, os.getuid(), os.getgid())
+            self._directories[path] = None if parent is None else self._restorer.enter(self._with(entry), parent)
+        return self._directories[path]
+
+    def _with(self, entry: Entry) -> Entry:
+        """Add extended attributes, if their block is there."""
+        if entry.xattr_ref is not None and not entry.xattrs:
+            expected, sequence, number = entry.xattr_ref
+            pieces = self._blocks.pieces(sequence, b"TREX")
+            if number < len(pieces) and self._blocks.content_id(pieces[number]) == expected:
+                entry.xattrs = decode_attributes(bytes(pieces[number]))
+        return entry
+
+    def _node(self, node: Node) -> None:
+        path = node.path or b""
+        directory = self._directory(path)
+        if directory is None:
+            return
+        for entry in node.entries():
+            full = _join(path, entry.name)
+            if entry.has_content:
+                self._named.setdefault(entry.block, set()).add(entry.piece)
+            if full in self._done:
+                continue
+            self._done.add(full)
+            if entry.kind == Kind.DIRECTORY:
+                self._directory(full)
+            elif entry.kind != Kind.FILE or entry.marks & Mark.UNREADABLE:
+                self._restorer.other(self._with(entry), directory)
+            else:
+                self._file(entry, directory, full)
+
+    def _file(self, entry: Entry, directory: Directory, full: bytes) -> None:
+        if entry.link_group is not None and entry.link_group in self._groups:
+            if self._restorer.link(entry, self._groups[entry.link_group], directory):
+                return
+        if not entry.size:
+            self._restorer.small(self._with(entry), b"", directory)
+        elif entry.block in self._ends:
+            self._streamed(entry, directory, full)
+        else:
+            pieces = self._blocks.pieces(entry.block, b"PACK")
+            data = pieces[entry.piece] if entry.piece < len(pieces) else None
+            if data is None or len(data) != entry.size:
+                self._lost(full, f"its content was in block {entry.block}, which is lost")
+                return
+            if entry.content_id is not None and self._blocks.content_id(data) != entry.content_id:
+                self._lost(full, "what stands at its place has another id")
+                return
+            self._restorer.small(self._with(entry), data, directory)
+        if entry.link_group is not None:
+            self._groups.setdefault(entry.link_group, tuple(full.split(b"/")))
+        if self._progress is not None and not self._restorer.files % 256:
+            self._progress(Progress("salvage", self._restorer.files, self._restorer.bytes, 0, None, full))
+
+    def _streamed(self, entry: Entry, directory: Directory, full: bytes) -> None:
+        """A stream that has its end: it is whole, or it is lost in part."""
+        writer = self._restorer.open(self._with(entry), directory)
+        if writer is None:
+            return
+        hasher = blake3()
+        try:
+            length = self._copy(self._ends[entry.block], writer, hasher, entry.size)
+            assert self._blocks.keys.id_key is not None
+            whole = length == entry.size and (
+                entry.content_id is None
+                or crypto.content_id(self._blocks.keys.id_key, hasher.digest(), length) == entry.content_id
+            )
+            if whole:
+                writer.commit()
+        finally:
+            writer.abort()
+        if not whole:
+            partial = Entry(entry.name + b".incomplete", Kind.FILE, 0o600, os.getuid(), os.getgid(), size=entry.size)
+            writer = self._restorer.open(partial, directory)
+            if writer is not None:
+                self._copy(self._ends[entry.block], writer, None, entry.size)
+                writer.commit()
+            self._lost(full, f"parts of it are lost; the rest is in {os.fsdecode(partial.name)!r}, zeros for the gaps")
+
+    def _copy(self, stream: int, writer: Any, hasher: Any, size: int) -> int:
+        """Write a stream's parts in order, holes between them; returns the length written."""
+        from rozenfmt.tree.content import Hole
+
+        end = 0
+        for sequence in [*self._parts.get(stream, ()), None]:
+            block = self._blocks.get(sequence) if sequence is not None else None
+            record = block.record if block is not None else None
+            start = record.offset if isinstance(record, StreamContent) else size
+            if start > end:
+                writer.write(Hole(start - end))
+                if hasher is not None:
+                    _hash_zeros(hasher, start - end)
+                end = start
+            if block is not None and start == end:
+                writer.write(block.body)
+                if hasher is not None:
+                    hasher.update(block.body)
+                end += len(block.body)
+        return end
+
+    def _lost(self, path: bytes, why: str) -> None:
+        self._tell(Problem(path, "damaged", why))
+
+    # --- unnamed --------------------------------------------------------------------------------
+
+    def _lost_and_found(self) -> None:
+        for sequence in self._blocks.of_type(b"PACK"):
+            named = self._named.get(sequence, set())
+            for number, piece in enumerate(self._blocks.pieces(sequence, b"PACK")):
+                if number not in named:
+                    self._unnamed(self._blocks.content_id(piece).hex().encode(), piece)
+        ended = {stream: sequence for sequence, stream in self._ends.items()}
+        for stream in self._parts:
+            sequence = ended.get(stream)
+            if sequence is not None and sequence in self._named:
+                continue
+            self._unnamed_stream(stream, sequence)
+
+    def _place(self) -> Directory | None:
+        return self._directory(_LOST)
+
+    def _unnamed(self, name: bytes, data: memoryview) -> None:
+        directory = self._place()
+        if directory is not None:
+            entry = Entry(name, Kind.FILE, 0o600, os.getuid(), os.getgid(), mtime_ns=0, size=len(data))
+            if self._restorer.small(entry, data, directory):
+                self._report.lost_found += 1
+
+    def _unnamed_stream(self, stream: int, end_sequence: int | None) -> None:
+        """A stream that no directory names, whole or cut off: under its hint, flattened, or its number."""
+        directory = self._place()
+        if directory is None:
+            return
+        hint = self._names.get(stream, b"")
+        name = hint.rpartition(b"/")[2].replace(b"\0", b"")[:200] or b"content"
+        name = b"stream-%d-%s" % (stream, name)
+        if end_sequence is None:
+            name += b".incomplete"
+        block = self._blocks.get(end_sequence) if end_sequence is not None else None
+        size = block.record.length if block is not None else 0
+        entry = Entry(name, Kind.FILE, 0o600, os.getuid(), os.getgid(), size=size)
+        writer = self._restorer.open(entry, directory)
+        if writer is None:
+            return
+        self._copy(stream, writer, None, size)
+        if writer.commit():
+            self._report.lost_found += 1
+            self._lost(_join(_LOST, name), f"no directory names it; it was on its way to {os.fsdecode(hint)!r}")
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
+
+
+def _hash_zeros(hasher: Any, length: int) -> None:
+    zeros = bytes(min(length, 1024 * 1024))
+    while length:
+        step = min(length, len(zeros))
+        hasher.update(zeros[:step])
+        length -= step
