@@ -218,11 +218,8 @@ class PartTableBuilder:
         self._parts.append(Part(self._length, length, part_id, block, piece))
         self._length += length
         count = len(self._parts)
-        if count < self._LEAST or part_id is None:
-            return None
-        if count >= self._MOST or not int.from_bytes(part_id[:2], "little") & self._MASK:
-            return self._cut()
-        return None
+        by_content = part_id is not None and not int.from_bytes(part_id[:2], "little") & self._MASK
+        return self._cut() if count >= self._MOST or (count >= self._LEAST and by_content) else None
 
     def _cut(self) -> bytes:
         node = nodes.part_leaf(self._parts)
@@ -232,7 +229,7 @@ class PartTableBuilder:
 
     def rest(self) -> bytes | None:
         """The last sub-table, if there are sub-tables and parts are left; to be called before ``finish``."""
-        return self._cut() if self._tables and self._parts else None
+        return self._cut() if (self._tables or self._cuts) and self._parts else None
 
     def sub_table(self, node: bytes, block: int, piece: int) -> None:
         """Note where a sub-table was stored; in the order in which they came out."""
@@ -243,7 +240,7 @@ class PartTableBuilder:
 
     def finish(self) -> bytes:
         """The table for ``FEND``."""
-        if not self._tables:
+        if not self._tables and not self._cuts:
             return nodes.part_leaf(self._parts)
         if self._parts or self._cuts:
             msg = "the last sub-table was not stored"

@@ -17,7 +17,7 @@ _SIGN = 1 << 63
 
 
 def encode_column(numbers: Sequence[int]) -> bytes:
-    """Encode unsigned numbers below 2^64 as a column."""
+    """Encode unsigned numbers below 2^64 as a column; others are a ``ValueError``."""
     try:
         small = bytes(numbers)  # raises as soon as one number needs more than 8 bits
     except ValueError:
@@ -33,6 +33,9 @@ def encode_column(numbers: Sequence[int]) -> bytes:
             append(value & 0x7F | 0x80)
             append(value >> 7)
         else:
+            if value > _MASK:
+                msg = f"{value} does not fit 64 bits"
+                raise ValueError(msg)
             rest = value
             while rest >= 0x80:
                 append(rest & 0x7F | 0x80)
