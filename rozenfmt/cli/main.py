@@ -1,0 +1,195 @@
+"""The outermost frame: arguments in, an exit code out, and one clear message for every failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, Final, TextIO
+
+import click
+
+import rozenfmt as rz
+
+from . import archive, examine, keys
+from .keyfiles import refuse_secrets
+from .options import State
+from .output import Exit, Output, message, text_fields
+
+__all__ = ["run"]
+
+_EPILOG: Final = """\b
+Exit codes:
+  0  done
+  1  failed, or interrupted
+  2  wrong usage
+  3  done, but incomplete: problems were reported
+  4  differences found
+
+\b
+Environment:
+  ROZENFMT_IDENTITY  key file to read with, where no -i is given
+  NO_COLOR           no colours
+"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_EPILOG
+)
+@click.version_option(rz.__version__, prog_name="rozenfmt", message="%(prog)s %(version)s")
+def root() -> None:
+    """Encrypted, self-describing backup archives that outlive the program that wrote them.
+
+    \b
+    Begin so:
+      rozenfmt keygen -o me.key
+      rozenfmt archive create -r me.key photos.rzn ~/photos
+      rozenfmt archive extract -i me.key photos.rzn restored
+    """
+
+
+@root.group("archive")
+def archive_group() -> None:
+    """Write, read and examine single archives.
+
+    An ARCHIVE is a path, or a URL of any storage that fsspec knows: s3://bucket/photos.rzn.
+    """
+
+
+keys.add_commands(root)
+archive.add_commands(archive_group)
+examine.add_commands(archive_group)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    state = State(Output(json="--json" in given), debug="--debug" in given)
+    _prepare_streams()
+    with _signals():
+        try:
+            code = _guarded(given, state)
+            sys.stdout.flush()
+        except KeyboardInterrupt as error:
+            _silence(sys.stdout)
+            return _failed(state, error, "interrupted")
+        except BrokenPipeError:
+            # Whoever read has seen enough.
+            _silence(sys.stdout)
+            return Exit.FAILED
+        except OSError as error:
+            _silence(sys.stdout)
+            return _failed(state, error, f"cannot write to standard output: {error.strerror}")
+    return code
+
+
+def _guarded(arguments: list[str], state: State) -> int:
+    """Run a command and turn whatever it raises into a message and an exit code."""
+    try:
+        refuse_secrets(arguments)
+        with root.make_context("rozenfmt", arguments, obj=state) as context:
+            return int(root.invoke(context) or 0)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        return Exit.USAGE
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            path = error.ctx.command_path
+            state.output.command = state.output.command or path.removeprefix("rozenfmt").strip()
+            sys.stderr.write(f"{error.ctx.get_usage()}\nTry '{path} --help'.\n")
+        return _failed(state, error, error.format_message(), Exit.USAGE)
+    except (KeyboardInterrupt, click.Abort) as error:
+        after = state.output.after_interrupt
+        return _failed(state, error, f"interrupted; {after}" if after else "interrupted")
+    except BrokenPipeError:
+        raise
+    except rz.RozenError as error:
+        return _failed(state, error, error, Exit.USAGE if isinstance(error, rz.UsageError) else Exit.FAILED)
+    except MemoryError as error:
+        return _failed(state, error, "not enough memory")
+    except OSError as error:
+        return _failed(state, error, error)
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        note = f"unexpected {type(error).__name__}: {error}. This is a bug: please report it"
+        return _failed(state, error, note + ("" if state.debug else ", with what --debug shows"))
+
+
+def _failed(state: State, error: BaseException, text: object, code: Exit = Exit.FAILED) -> int:
+    """Say what failed, on standard error and, with ``--json``, in a document."""
+    if state.debug and not isinstance(error, (click.ClickException, KeyboardInterrupt)):
+        import traceback
+
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            sys.stderr.write(message(line) + "\n")
+    line = message(text)
+    with suppress(OSError):
+        state.output.note(f"rozenfmt: error: {line}")
+    if state.output.json:
+        details: dict[str, Any] = {"type": type(error).__name__, "message": line, "exit_code": int(code)}
+        if isinstance(error, rz.ArchiveError):
+            details |= {"failure_class": error.failure_class, "offset": error.offset, "block": error.block}
+            details |= {"clause": error.clause, **text_fields("object", error.object or "")}
+        with suppress(OSError):
+            state.output.document(code, {"error": details})
+            sys.stdout.flush()
+    return code
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP are like Ctrl-C; the second signal exits at once."""
+    seen = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            if sys.stderr is not None and sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h")  # a progress bar may have hidden the cursor
+            os._exit(Exit.FAILED)
+        seen = True
+        raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # Who started this may have it ignored, as nohup does.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(ValueError):  # not on the main thread
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if stream is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence(stream: TextIO) -> None:
+    """Keep the interpreter from complaining about what it cannot flush at its end."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

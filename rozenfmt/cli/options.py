@@ -1,0 +1,256 @@
+"""Options that several commands share, and what their values mean."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import click
+
+import rozenfmt as rz
+
+from .keyfiles import identities_from, read_small, verify_key_from
+from .output import Output
+
+__all__ = ["Reading", "SizeType", "State", "command", "key_options", "reading", "storage"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_COMMON: Final = 4
+_SIZE: Final = re.compile(
+    r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[KMGT]?)(?P<suffix>i?B)?", re.IGNORECASE
+)
+
+
+@dataclass(slots=True)
+class State:
+    """What the outermost frame must know of the command that runs."""
+
+    output: Output
+    debug: bool = False
+
+
+class SizeType(click.ParamType[int]):
+    """A number of bytes: 1048576, 64M and 64MiB by 1024, 64MB by 1000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write for example 64MiB", param, ctx)
+        base = 1000 if (match["suffix"] or "").upper() == "B" and match["unit"] else 1024
+        power = " KMGT".index(match["unit"].upper() or " ")
+        return int(float(match["number"]) * base**power)
+
+
+def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
+    """A command of ``group`` with the options that every command has; its first argument is the ``Output``."""
+
+    def decorate(function: Callable[..., int]) -> click.Command:
+        @functools.wraps(function)
+        def call(*, quiet: bool, verbose: bool, as_json: bool, debug: bool, **arguments: Any) -> int:
+            context = click.get_current_context()
+            state = context.find_object(State)
+            assert state is not None
+            state.debug = debug
+            state.output = Output(
+                command=context.command_path.removeprefix("rozenfmt "),
+                quiet=quiet,
+                verbose=verbose,
+                json=as_json,
+            )
+            return function(state.output, **arguments)
+
+        for option in (
+            click.option("--debug", is_flag=True, help="Show a traceback if something fails."),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output."),
+            click.option("-v", "--verbose", is_flag=True, help="More details; every problem."),
+            click.option(
+                "-q", "--quiet", is_flag=True, help="No summary, no progress; only problems and errors."
+            ),
+        ):
+            call = option(call)
+        made = group.command(name)(call)
+        made.params = made.params[_COMMON:] + made.params[:_COMMON]  # a command's own options come first
+        return made
+
+    return decorate
+
+
+def key_options(function: Command) -> Command:
+    """``-i``, ``-p`` and ``--passphrase-file`` for reading."""
+    for option in (
+        click.option(
+            "--passphrase-file",
+            metavar="FILE",
+            help="Read the passphrase from FILE (one line; - for standard input).",
+        ),
+        click.option(
+            "-p",
+            "--passphrase",
+            is_flag=True,
+            help="Ask for the passphrase of the archive, or of the key files given by -i.",
+        ),
+        click.option(
+            "-i",
+            "--identity",
+            multiple=True,
+            metavar="FILE",
+            help="Key file to read with; repeatable. By default $ROZENFMT_IDENTITY, unless a passphrase is given.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def storage(function: Command) -> Command:
+    """``--storage-option`` and ``--storage-options-file``, given to the command as ``storage_options``."""
+
+    @functools.wraps(function)
+    def call(
+        *args: Any, storage_option: tuple[str, ...], storage_options_file: str | None, **rest: Any
+    ) -> Any:
+        options = _storage_options(storage_option, storage_options_file)
+        return function(*args, storage_options=options, **rest)
+
+    file = click.option(
+        "--storage-options-file",
+        metavar="FILE",
+        help="JSON object of options for the storage. The place for secrets, if environment or profile will not do.",
+    )
+    pair = click.option(
+        "-o",
+        "--storage-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Option for the storage (fsspec); VALUE may be JSON. Repeatable. Not for secrets: other users see it.",
+    )
+    return pair(file(call))  # type: ignore[return-value]
+
+
+def _storage_options(pairs: tuple[str, ...], file: str | None) -> dict[str, Any] | None:
+    options: dict[str, Any] = {}
+    if file is not None:
+        try:
+            options = json.loads(read_small(file, "the storage options"))
+        except ValueError:
+            options = []  # type: ignore[assignment]
+        if not isinstance(options, dict):
+            msg = f"{file} does not hold a JSON object of storage options"
+            raise rz.UsageError(msg)
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            msg = "a storage option is written KEY=VALUE"
+            raise rz.UsageError(msg)
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options or None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How an archive is to be read.
+
+    Attributes:
+        identities: Keys and passphrases to try.
+        verify_key: The writer that must have signed it.
+        allow_plain: Whether it may be unencrypted although a key is at hand.
+        member: Which archive of a joined object.
+        storage_options: For fsspec.
+    """
+
+    identities: tuple[rz.Identity | rz.Passphrase, ...]
+    verify_key: rz.VerifyKey | None
+    allow_plain: bool
+    member: bytes | int | None
+    storage_options: dict[str, Any] | None
+
+    def open(self, location: str) -> rz.Archive:
+        """Open an archive so."""
+        return rz.open(
+            location,
+            identities=self.identities,
+            verify_key=self.verify_key,
+            allow_plain=self.allow_plain,
+            member=self.member,
+            storage_options=self.storage_options,
+        )
+
+
+def reading(*, verify: bool = True, member: bool = True) -> Callable[[Command], Command]:
+    """All options for reading, given to the command as one ``reading``.
+
+    Args:
+        verify: Offer ``--verify-key``.
+        member: Offer ``--member``.
+    """
+
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def call(
+            *args: Any,
+            identity: tuple[str, ...],
+            passphrase: bool,
+            passphrase_file: str | None,
+            allow_plain: bool,
+            storage_options: dict[str, Any] | None,
+            verify_key: str | None = None,
+            which: bytes | int | None = None,
+            **rest: Any,
+        ) -> Any:
+            how = Reading(
+                verify_key=verify_key_from(verify_key) if verify_key is not None else None,
+                identities=identities_from(identity, ask=passphrase, passphrase_file=passphrase_file),
+                allow_plain=allow_plain,
+                member=which,
+                storage_options=storage_options,
+            )
+            return function(*args, reading=how, **rest)
+
+        wrapped: Callable[..., Any] = storage(call)
+        if member:
+            wrapped = click.option(
+                "--member",
+                "which",
+                type=MemberType(),
+                help="In a joined object: the archive's number from 0, or its id.",
+            )(wrapped)
+        wrapped = click.option(
+            "--allow-plain",
+            is_flag=True,
+            help="Accept an archive without encryption although a key is given.",
+        )(wrapped)
+        if verify:
+            wrapped = click.option(
+                "--verify-key",
+                metavar="KEY",
+                help="Demand the signature of this writer: rzv1…, or a file that holds it.",
+            )(wrapped)
+        return key_options(wrapped)  # type: ignore[return-value]
+
+    return decorate
+
+
+class MemberType(click.ParamType["bytes | int"]):
+    """An archive of a joined object."""
+
+    name = "number|id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes | int:
+        if isinstance(value, (bytes, int)):
+            return value
+        if re.fullmatch(r"[0-9a-fA-F]{32}", value):
+            return bytes.fromhex(value)
+        if re.fullmatch(r"[0-9]{1,9}", value):
+            return int(value)
+        self.fail(f"{value!r} is neither a number nor an id of 32 hexadecimal digits", param, ctx)
