@@ -6,7 +6,7 @@ in parallel once their sequence numbers are given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rozenfmt.errors import BlockError, IndexDamaged, LimitError, UnsupportedError, UsageError
@@ -168,6 +168,7 @@ class Block:
     header_hash: bytes
     whole_hash: bytes
     length: int
+    _pieces: list[memoryview] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def opened(self) -> bool:
@@ -224,6 +225,9 @@ class Opener:
                 msg = f"block type {prefix.type.decode()} is not known to this version"
                 raise UnsupportedError(msg, clause="4.1")
             if row is None:
+                if self.suite is Suite.PLAIN and prefix.flags & FLAG_MAC:
+                    msg = "a block of a plain archive has a MAC"
+                    raise BlockError(msg, clause="4.1")
                 return None
         if self.kind not in row.kinds:
             msg = f"a {row.name.decode()} block has no place in this kind of archive"
@@ -284,6 +288,19 @@ def foot_record(frame: Frame) -> records.FootRecord:
         raise IndexDamaged(damage.message, clause="10") from damage
 
 
+def foot_record(frame: Frame) -> records.FootRecord:
+    """The record of a ``FOOT`` frame.
+
+    Raises:
+        IndexDamaged: It is malformed.
+    """
+    try:
+        plain = unpad(frame.header_section, 1)
+    except BlockError as error:
+        raise IndexDamaged(error.message, clause="10") from error
+    return records.decode(records.FootRecord, plain, IndexDamaged, "10")
+
+
 def unpad(plain: bytes, bucket: int) -> bytes:
     """Take the record out of a header plaintext."""
     length = int.from_bytes(plain[:4], "little")
@@ -309,10 +326,13 @@ def piece_lengths(record: Any) -> list[int]:
 
 def cut_pieces(block: Block) -> list[memoryview]:
     """The pieces of an opened block, without copying."""
-    view = memoryview(block.body)
-    pieces = []
-    start = 0
-    for length in piece_lengths(block.record):
-        pieces.append(view[start : start + length])
-        start += length
+    pieces = block._pieces  # noqa: SLF001  cut once, kept with the block
+    if not pieces:
+        view = memoryview(block.body)
+        found = []
+        start = 0
+        for length in piece_lengths(block.record):
+            found.append(view[start : start + length])
+            start += length
+        pieces[:] = found
     return pieces

@@ -215,7 +215,11 @@ class PartTableBuilder:
             A finished sub-table to be stored as a piece of a ``TREE`` block and then told to
             ``sub_table``; usually None.
         """
-        self._parts.append(Part(self._length, length, part_id, block, piece))
+        if part_id is None and self._parts and self._parts[-1].id is None:
+            hole = self._parts.pop()
+            self._parts.append(Part(hole.offset, hole.length + length, None, 0, 0))
+        else:
+            self._parts.append(Part(self._length, length, part_id, block, piece))
         self._length += length
         count = len(self._parts)
         by_content = part_id is not None and not int.from_bytes(part_id[:2], "little") & self._MASK

@@ -236,15 +236,7 @@ def check_foot(block: Block, header: Header, keys: Keys | None, verify_key: byte
         SignatureError: The signature is missing, wrong, or by another key than ``verify_key``.
     """
     signer = header.record.signer
-    # A directory of members is a hint that is checked against each member's own header.
-    if verify_key is not None and signer != verify_key and header.kind is not ArchiveKind.DIRECTORY:
-        who = "is not signed" if signer is None else "is signed by another key"
-        msg = f"the archive {who}; the writer that you trust did not write it"
-        raise SignatureError(msg, clause="10")
-    if len(block.body) == (64 if signer is not None else 128):
-        msg = "a signature without a signer, or a signer without a signature"
-        raise SignatureError(msg, clause="10")
-    if len(block.body) != (64 if signer is None else 128):
+    if len(block.body) not in (64, 128):
         msg = "the footer has a wrong length"
         raise IndexDamaged(msg, clause="10")
     if header.suite is Suite.PLAIN:
@@ -258,6 +250,13 @@ def check_foot(block: Block, header: Header, keys: Keys | None, verify_key: byte
     if not right:
         msg = "the footer's MAC is wrong: it was written by somebody who cannot read this archive"
         raise IndexDamaged(msg, clause="10")
+    if (len(block.body) == 64) != (signer is None):
+        msg = "a signature without a signer, or a signer without a signature"
+        raise SignatureError(msg, clause="10")
+    if verify_key is not None and signer != verify_key and header.kind is not ArchiveKind.DIRECTORY:
+        who = "is not signed" if signer is None else "is signed by another key"
+        msg = f"the archive {who}; the writer that you trust did not write it"
+        raise SignatureError(msg, clause="10")
     if signer is not None:
         footer = FooterBuilder(header.section, header.digest, header.archive_id)
         crypto.verify_signature(signer, footer.signed_message(block.header_hash), block.body[64:])
@@ -541,6 +540,9 @@ class _StreamReader:
             raise BlockError(msg, clause="5.1")
         self.blocks += 1
         self.end = record.offset + size
+        if self.end >= 1 << 63:
+            msg = "a stream ends beyond 2^63 bytes"
+            raise BlockError(msg, clause="5.1")
 
 
 def check_node(node: Node) -> Node:

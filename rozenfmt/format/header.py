@@ -140,14 +140,23 @@ def parse_header(data: bytes | memoryview) -> Header:
         msg = "the header is damaged; the copy at the end of the archive may still open it"
         raise HeaderError(msg, offset=0, clause="3")
     record = records.decode(HeaderRecord, section[PREAMBLE_SIZE:-_MACS], HeaderError, "3")
-    _check_stanzas(record)
-    record.check()
     if record.suite not in tuple(Suite):
         msg = f"suite {record.suite} is not known to this version"
         raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="6.3")
+    record.check()
+    _check_stanzas(record)
+    if record.suite == Suite.PLAIN and section[-_MACS:] != bytes(_MACS):
+        msg = "the header of a plain archive has MACs"
+        raise HeaderError(msg, offset=0, clause="3")
     if record.features:
         msg = f"the archive needs features {list(record.features)} that this version does not have"
         raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="15")
+    if record.id_key and record.kind in (Kind.SELF_CONTAINED, Kind.DIRECTORY):
+        msg = f"the archive's content ids are made with key {record.id_key}, which this version does not know"
+        raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="3")
+    if record.id_key and record.kind in (Kind.SELF_CONTAINED, Kind.DIRECTORY):
+        msg = f"the archive's content ids are made with key {record.id_key}, which this version does not know"
+        raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="3")
     return Header(record, section, header_digest)
 
 
@@ -157,6 +166,10 @@ def _check_stanzas(record: HeaderRecord) -> None:
         if kind in _STANZA_SIZES and (len(body) != _STANZA_SIZES[StanzaType(kind)] or right not in tuple(Right)):
             msg = "a recipient stanza has a wrong form"
             raise HeaderError(msg, offset=PREAMBLE_SIZE, clause="7")
+        if kind == StanzaType.PASSPHRASE:
+            crypto.passphrase_cost(body).check(crypto.ARGON2_READER_LIMIT)
+        if kind == StanzaType.PASSPHRASE:
+            crypto.passphrase_cost(body).check(crypto.ARGON2_READER_LIMIT)
     if len(stanzas) > 1 and any(kind == StanzaType.PASSPHRASE for kind, _, _ in stanzas):
         msg = "a passphrase stanza stands beside others"
         raise HeaderError(msg, offset=PREAMBLE_SIZE, clause="7")

@@ -546,7 +546,7 @@ def _leaf_parts(record: PartsRecord, hints: HintsRecord, offset: int) -> list[Pa
         number = 0
         for position, step in enumerate(steps):
             number += step
-            if number >= len(lengths) or (position and not step):
+            if number >= len(lengths) or (position and step < 2):  # neighbouring holes would be one
                 raise _bad("a part table's holes are wrong", "8.3")
             holes.add(number)
         if not steps:

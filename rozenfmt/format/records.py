@@ -16,7 +16,6 @@ from rozenfmt.errors import ArchiveError, BlockError, HeaderError, IndexDamaged,
 
 from . import cbor
 from .limits import (
-    MAX_BLOCK_BODY,
     MAX_BUCKET,
     MAX_CREATOR,
     MAX_DECODED,
@@ -254,7 +253,7 @@ class BlockRecord:
 
     codec: int | None = key(1, uint(), optional=True)
     size: int | None = key(2, uint(1, limit=MAX_DECODED), optional=True)
-    encoded: int | None = key(3, uint(1, limit=MAX_BLOCK_BODY), optional=True)
+    encoded: int | None = key(3, uint(1), optional=True)
     content_hash: bytes | None = key(4, bytes_(32), optional=True)
     extra: dict[int, Any] = field(default_factory=dict)
 

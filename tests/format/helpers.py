@@ -352,9 +352,9 @@ class Forge:
         body = replace(body, **changes)
         return self.add(Draft(b"INDX", records.IndexRecord(kind=4), records.encode(body), STORED))
 
-    def finish(self, *, root: bool = True, foot_body: bytes | None = None, **changes: Any) -> bytes:
+    def finish(self, *, with_root: bool = True, foot_body: bytes | None = None, **changes: Any) -> bytes:
         """Append root, footer and tail."""
-        if root:
+        if with_root:
             self.index_root()
         at = len(self.out)
         record = records.FootRecord(
