@@ -172,14 +172,14 @@ class _Job:
     def tree(self, place: tuple[bytes | None, int, int], parent: Directory, path: tuple[bytes, ...] = ()) -> None:
         """Restore all entries of a directory and what is below, without recursion."""
         stack: list[tuple[Iterator[Entry], Directory, tuple[bytes, ...]]] = []
-        stack.append((self._archive.directory_entries(place), parent, path))
+        stack.append((self._archive.directory_entries(place, b"/".join(path)), parent, path))
         while stack:
             entries, directory, here = stack[-1]
             for entry in entries:
                 below = self._one(entry, directory, (*here, entry.name))
                 if below is not None:
-                    place = (entry.child, entry.block, entry.piece)
-                    stack.append((self._archive.directory_entries(place), below, (*here, entry.name)))
+                    place, inside = (entry.child, entry.block, entry.piece), (*here, entry.name)
+                    stack.append((self._archive.directory_entries(place, b"/".join(inside)), below, inside))
                     break
             else:
                 stack.pop()

@@ -62,6 +62,11 @@ class Pipeline:
         while self._pending:
             self._write_first()
 
+    def wait_for(self, sequence: int) -> None:
+        """Wait until a block is written."""
+        while self._pending and self._encoder.next_sequence - len(self._pending) <= sequence:
+            self._write_first()
+
     def _write_first(self) -> None:
         block = self._pending[0].result()
         self._pending.popleft()

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from rozenfmt.errors import BlockError, NoMatchingKey, UnsupportedError, UsageError
+from rozenfmt.errors import BlockError, LimitError, NoMatchingKey, UnsupportedError, UsageError
 from rozenfmt.events import ProgressCallback
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import cut_pieces
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.decoder import decode_attributes
+from rozenfmt.format.limits import MAX_NODE_DEPTH
 from rozenfmt.format.nodes import Entry, Kind, Mark, Node, NodeType, Part
 from rozenfmt.format.registry import Kind as ArchiveKind
 from rozenfmt.format.registry import Right
@@ -279,29 +280,42 @@ class Archive:
         return root
 
     def _walk(self, path: bytes, place: tuple[bytes | None, int, int]) -> Iterator[ArchiveEntry]:
-        stack = [(path, self.directory_entries(place))]
+        stack = [(path, self.directory_entries(place, path))]
         while stack:
             here, entries = stack[-1]
             for entry in entries:
                 yield ArchiveEntry(here, entry)
                 if entry.kind == Kind.DIRECTORY:
                     below = here + b"/" + entry.name if here else entry.name
-                    stack.append((below, self.directory_entries(_place(entry))))
+                    stack.append((below, self.directory_entries(_place(entry), below)))
                     break
             else:
                 stack.pop()
 
-    def directory_entries(self, place: tuple[bytes | None, int, int], depth: int = 0) -> Iterator[Entry]:
-        """Entries of one directory by the id and place of its node, in order; internal."""
+    def directory_entries(
+        self, place: tuple[bytes | None, int, int], path: bytes, depth: int = 0
+    ) -> Iterator[Entry]:
+        """Entries of one directory by the id and place of its node, in order; internal.
+
+        A node that says it is of another path is refused: nodes are never shared, so no small
+        archive can describe an endless tree.
+        """
         node = self._node(place)
+        if node.path != path:
+            raise self._broken(place[1], "a directory's node says that it is of another directory")
         if node.type == NodeType.DIRECTORY:
             yield from node.entries()
             return
-        if depth > 8:
+        if depth >= MAX_NODE_DEPTH:
             msg = "a directory's inner nodes are nested too deep"
-            raise BlockError(msg, object=self._source.reader.name, block=place[1], clause="14")
+            raise LimitError(msg, object=self._source.reader.name, block=place[1], clause="14")
+        last = b""
         for child in node.children():
-            yield from self.directory_entries((child.id, child.block, child.piece), depth + 1)
+            for entry in self.directory_entries((child.id, child.block, child.piece), path, depth + 1):
+                if entry.name <= last:
+                    raise self._broken(place[1], "the parts of a directory overlap")
+                last = entry.name
+                yield entry
 
     def _node(self, place: tuple[bytes | None, int, int]) -> Node:
         expected, sequence, number = place

@@ -18,14 +18,14 @@ from blake3 import blake3
 from rozenfmt.errors import ArchiveError, HeaderError, NoMatchingKey, StorageError, TruncatedError, UsageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format import crypto
-from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.blocks import Block, cut_pieces, foot_record
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.decoder import decode_attributes, opener_for
 from rozenfmt.format.frame import Frame, parse_frame, parse_prefix
 from rozenfmt.format.header import MAGIC, PREAMBLE_SIZE, Header, header_section_length, parse_header, unlock
 from rozenfmt.format.limits import MAX_HEADER_RECORD
 from rozenfmt.format.nodes import Entry, Kind, Mark, Node, NodeType
-from rozenfmt.format.records import FootRecord, StreamContent
+from rozenfmt.format.records import StreamContent
 from rozenfmt.keys import Identity, Passphrase
 
 from .framescan import Gap, Window, frames
@@ -198,12 +198,8 @@ class _Survey:
         return used + (64 if tails and gap.length - used >= 64 and gap.start > 0 else 0)
 
     def _foot(self, frame: Frame) -> None:
-        from rozenfmt.format import records
-        from rozenfmt.format.blocks import unpad
-
         try:
-            record = records.decode(FootRecord, unpad(frame.header_section, 1))
-            header = parse_header(record.header)
+            header = parse_header(foot_record(frame).header)
         except ArchiveError:
             return
         if header.archive_id == frame.prefix.archive_id:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, TruncatedError, UsageError
 from rozenfmt.format import crypto
-from rozenfmt.format.blocks import Block
+from rozenfmt.format.blocks import Block, foot_record
 from rozenfmt.format.builders import TAIL_SIZE
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.decoder import Tail, check_foot, opener_for, parse_tail
@@ -114,7 +114,7 @@ def _read_foot(reader: ObjectReader, base: int, tail: Tail) -> tuple[Frame, Head
             msg = "the tail does not point at a footer"
             raise IndexDamaged(msg, clause="10")
         frame = parse_frame(data, prefix)
-        header = parse_header(_foot_record(frame).header)
+        header = parse_header(foot_record(frame).header)
         if header.archive_id != prefix.archive_id or crypto.digest(_lead(tail), header.digest) != tail.digest:
             msg = "footer, tail and header contradict each other"
             raise IndexDamaged(msg, clause="10")
@@ -128,13 +128,6 @@ def _read_foot(reader: ObjectReader, base: int, tail: Tail) -> tuple[Frame, Head
 
 def _lead(tail: Tail) -> bytes:
     return b"".join(n.to_bytes(8, "little") for n in (tail.foot_offset, tail.foot_length, tail.total))
-
-
-def _foot_record(frame: Frame) -> FootRecord:
-    from rozenfmt.format import records
-    from rozenfmt.format.blocks import unpad
-
-    return records.decode(FootRecord, unpad(frame.header_section, 1), IndexDamaged, "10")
 
 
 def list_members(reader: ObjectReader) -> list[Member]:
@@ -344,7 +337,7 @@ def _member_end(reader: ObjectReader, member: bytes | int | None) -> int:
 def _check_foot(
     frame: Frame, header: Header, keys: Keys | None, verify_key: bytes | None, tail: Tail
 ) -> FootRecord:
-    foot = _foot_record(frame)
+    foot = foot_record(frame)
     if foot.offset != tail.foot_offset or foot.blocks != frame.prefix.sequence:
         msg = "the footer contradicts the tail"
         raise IndexDamaged(msg, clause="10")

@@ -110,6 +110,7 @@ class TreeWriter:
         self._pending_bytes = 0
         self._links: dict[bytes, tuple[bytes | None, int, int, int]] = {}
         self._checkpoint_at = _CHECKPOINT_BYTES
+        self._last_checkpoint = -1
         self.root = OpenDirectory(b"", None, ordered=False)
         self.stack: list[OpenDirectory] = [self.root]
         self.others: dict[bytes, OpenDirectory] = {}
@@ -142,13 +143,16 @@ class TreeWriter:
         directory.entries.append(entry)
         directory.name_bytes += len(name)
         self.entries += 1
+        if entry.has_content:
+            self.content_bytes += entry.size
         if directory.ordered and self._is_cut(directory):
             self._cut_leaf(directory)
+        if self._encoder.offset >= self._checkpoint_at:  # big files alone never fill a pack
+            self.flush_pack()
 
     def small(self, entry: Entry, data: bytes) -> None:
         """Store a content of up to 16 MiB in a pack and note it in ``entry``."""
         size = entry.size = len(data)
-        self.content_bytes += size
         if not size:
             return
         if not self._pack.fits(size):
@@ -183,20 +187,19 @@ class TreeWriter:
         for chunk in pending:
             if isinstance(chunk, int):
                 _hash_zeros(whole, chunk)
-                table.add(chunk, None)
+                node = table.add(chunk, None)
                 length += chunk
-                continue
-            digest = blake3(chunk).digest()
-            whole.update(chunk)
-            part = crypto.content_id(self._id_key, digest, len(chunk))
-            sequence = self._pipeline.submit(builder.content([chunk], length))
-            self._encoder.index.add_content([part], sequence)
-            node = table.add(len(chunk), part, sequence, 0)
-            length += len(chunk)
+            else:
+                digest = blake3(chunk).digest()
+                whole.update(chunk)
+                part = crypto.content_id(self._id_key, digest, len(chunk))
+                sequence = self._pipeline.submit(builder.content([chunk], length))
+                self._encoder.index.add_content([part], sequence)
+                node = table.add(len(chunk), part, sequence, 0)
+                length += len(chunk)
             if node is not None:
                 tables = self._sub_table(tables, table, node, waiting)
         entry.size = length
-        self.content_bytes += length
         if not length:
             builder.abandon()
             return 0
@@ -235,6 +238,7 @@ class TreeWriter:
         """Give ``entry`` the content of the file that its link group named before."""
         if entry.link_group is not None and entry.link_group in self._links:
             entry.content_id, entry.block, entry.piece, entry.size = self._links[entry.link_group]
+            self.content_bytes += entry.size
 
     def _attribute_ref(self, xattrs: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, int, int]:
         """Store a set of extended attributes once; returns id, handle and piece."""
@@ -386,14 +390,15 @@ class TreeWriter:
         """Write every complete node, partial nodes for the open directories, and a ``ckpt``."""
         self._checkpoint_at = self._encoder.offset + _CHECKPOINT_BYTES
         for directory in (*self.stack, *self.others.values()):
-            fresh = directory.entries[directory.noted :]
-            directory.noted = len(directory.entries)
-            if fresh:
-                logical = nodes.directory_record(sorted(fresh, key=lambda e: e.name), partial=True)
-                content = [(e.block, e.piece) for e in sorted(fresh, key=lambda e: e.name) if e.has_content]
+            for start in range(directory.noted, len(directory.entries), _LEAF_MOST):
+                fresh = sorted(directory.entries[start : start + _LEAF_MOST], key=lambda e: e.name)
+                logical = nodes.directory_record(fresh, partial=True)
+                content = [(e.block, e.piece) for e in fresh if e.has_content]
                 self._pending.append(_PendingNode(logical, -1, content, (), (), directory.path, top=False))
+            directory.noted = len(directory.entries)
         self._flush_nodes()
-        self._pipeline.submit(self._encoder.checkpoint())
+        self._pipeline.wait_for(self._last_checkpoint)
+        self._last_checkpoint = self._pipeline.submit(self._encoder.checkpoint())
 
     def finish(self) -> tuple[bytes, int, int]:
         """Complete every directory still open; returns id, block and piece of the root's node."""

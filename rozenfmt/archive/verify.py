@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Final
 
 from blake3 import blake3
 
-from rozenfmt.errors import BlockError, IndexDamaged
+from rozenfmt.errors import BlockError, IndexDamaged, LimitError
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.index import LookupLeaf, Root, RunStore, Sorter, TableLeaf
-from rozenfmt.format.nodes import Entry, Node, NodeType
+from rozenfmt.format.nodes import Entry, Node, NodeType, Part
 from rozenfmt.format.registry import IndexKind
 
 __all__ = ["ContentVerifier"]
@@ -27,6 +27,7 @@ __all__ = ["ContentVerifier"]
 _PLACE = struct.Struct(">QI")
 _SIZE = struct.Struct(">Q")
 _ZEROS: Final = bytes(1024 * 1024)
+_MOST_HOLES: Final = 1 << 44
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class _Stream:
     hasher: Any
     end: int
     parts: list[tuple[int, bytes, int]]
+    holes: int = 0
 
 
 class ContentVerifier:
@@ -59,12 +61,14 @@ class ContentVerifier:
         self._listed = Sorter(runs, 8 + place)  # content look-up, as the leaves have it
         self._index = Sorter(runs, 8 + place)  # content look-up, as it should be
         self._paths_listed = Sorter(runs, 16 + place)
+        self._inner_said = Sorter(runs, place + 24)  # first names and counts, as inner nodes have them
+        self._inner_held = Sorter(runs, place + 24)  # and as the nodes below are
         self._paths = Sorter(runs, 16 + place)  # every node of a directory, by its path
         self._paths_below = Sorter(runs, 16 + place)  # those that an inner node refers to
         self._table = Sorter(runs, 8 + 4 + 8 + 8 + 32)
         self._table_listed = Sorter(runs, 8 + 4 + 8 + 8 + 32)
         self._streams: dict[int, _Stream] = {}
-        self._sub_tables: dict[bytes, list[Any]] = {}
+        self._sub_tables: dict[bytes, tuple[bytes, list[Part]]] = {}
         self._root: Root | None = None
         self._first_index: tuple[int, int] | None = None
         self._leaves: list[tuple[int, int, int, bytes]] = []
@@ -126,17 +130,16 @@ class ContentVerifier:
             msg = "a stream's part table does not describe its blocks"
             raise BlockError(msg, block=block.sequence, clause="8.3")
 
-    def _parts(self, node: Node) -> list[Any]:
+    def _parts(self, node: Node) -> list[Part]:
         if node.type == NodeType.PARTS:
             return node.parts()
         parts = []
         for table in node.parts():
-            assert table.id is not None
-            leaf = self._sub_tables.pop(table.id, None)
-            if leaf is None:
+            found, leaf = self._sub_tables.pop(_PLACE.pack(table.block, table.piece), (b"", []))
+            if found != table.id or sum(part.length for part in leaf) != table.length:
                 msg = "a part table refers to a sub-table that does not stand before it"
                 raise BlockError(msg, clause="8.3")
-            parts += [type(part)(part.offset + table.offset, part.length, part.id, part.block, part.piece) for part in leaf]
+            parts += [replace(part, offset=part.offset + table.offset) for part in leaf]
         return parts
 
     # --- nodes ----------------------------------------------------------------------------------
@@ -145,14 +148,21 @@ class ContentVerifier:
         for number, node in enumerate(found):
             place = _PLACE.pack(block.sequence, number)
             if node.type == NodeType.PARTS:
-                self._sub_tables[node.id] = node.parts()
+                self._sub_tables[place] = (node.id, node.parts())
             elif node.type == NodeType.DIRECTORY:
+                entries = node.entries()
                 self._nodes.add(node.id + place)
-                self._directory(node)
+                self._directory(entries, block.sequence, number)
+                self._inner_held.add(_inner_row(place, entries[0].name if entries else b"", len(entries)))
             elif node.type == NodeType.INNER:
+                children = node.children()
                 self._nodes.add(node.id + place)
-                for child in node.children():
-                    self._wanted.add(child.id + _PLACE.pack(child.block, child.piece))
+                self._inner_held.add(_inner_row(place, children[0].first_name, sum(c.entries for c in children)))
+                for child in children:
+                    at = _PLACE.pack(child.block, child.piece)
+                    _before(child.block, child.piece, block.sequence, number)
+                    self._wanted.add(child.id + at)
+                    self._inner_said.add(_inner_row(at, child.first_name, child.entries))
                     self._paths_below.add(self._path_hash(node) + _PLACE.pack(child.block, child.piece))
             if node.type in (NodeType.DIRECTORY, NodeType.INNER):
                 self._paths.add(self._path_hash(node) + place)
@@ -161,12 +171,15 @@ class ContentVerifier:
         assert node.path is not None
         return crypto.mac(self._keys.path_key, node.path)[:16]
 
-    def _directory(self, node: Node) -> None:
-        for entry in node.entries():
+    def _directory(self, entries: list[Entry], node_block: int, node_piece: int) -> None:
+        for entry in entries:
             self.entries += 1
             if entry.xattr_ref is not None:
                 one, sequence, piece = entry.xattr_ref
+                _before(sequence, piece, node_block, node_piece)
                 self._attributes_wanted.add(one + _PLACE.pack(sequence, piece))
+            if entry.child is not None or entry.has_content:
+                _before(entry.block, entry.piece, node_block, node_piece)
             if entry.child is not None:
                 self._wanted.add(entry.child + _PLACE.pack(entry.block, entry.piece))
             elif entry.has_content:
@@ -220,12 +233,14 @@ class ContentVerifier:
             one, sequence, piece = root.body.root
             self._wanted.add(one + _PLACE.pack(sequence, piece))
         _within(self._wanted, self._nodes, "a directory")
+        _once(self._wanted)
+        _within(self._inner_said, self._inner_held, "a part of a directory", 0)
         if self._read:
             _same(self._listed, self._index, "content look-up")
             _within(self._attributes_wanted, self._attributes, "extended attributes")
             _within(self._named, self._held, "a content")
-        if root.body.totals is not None and root.body.totals[0] != self.entries:
-            msg = f"the index counts {root.body.totals[0]} entries, the directories {self.entries}"
+        if root.body.totals is not None and root.body.totals != (self.entries, self.content_bytes):
+            msg = f"the index counts {root.body.totals}, the directories {self.entries, self.content_bytes}"
             raise IndexDamaged(msg, clause="9")
 
 
@@ -249,8 +264,33 @@ def _table_row(sequence: int, block_type: bytes, offset: int, length: int, whole
     )
 
 
+def _inner_row(place: bytes, first_name: bytes, entries: int) -> bytes:
+    return place + crypto.digest(first_name)[:16] + entries.to_bytes(8, "big")
+
+
+def _before(block: int, piece: int, own_block: int, own_piece: int) -> None:
+    """What a node refers to stands before it (format.md, section 5)."""
+    if (block, piece) >= (own_block, own_piece):
+        msg = "a node refers to something that does not stand before it"
+        raise BlockError(msg, clause="5")
+
+
+def _once(rows: Iterable[bytes]) -> None:
+    """Each node is referred to once, so that a small archive cannot describe an endless tree."""
+    previous = b""
+    for row in rows:
+        if row == previous:
+            msg = "two directories share a node"
+            raise BlockError(msg, clause="8")
+        previous = row
+
+
 def _skip(stream: _Stream, end: int) -> None:
     """Hash the zeros of a hole."""
+    stream.holes += end - stream.end
+    if stream.holes > _MOST_HOLES:
+        msg = "a content's holes add up to more than 16 TiB: hashing them would take hours"
+        raise LimitError(msg, clause="8.3")
     while stream.end < end:
         step = min(end - stream.end, len(_ZEROS))
         stream.hasher.update(_ZEROS[:step])
@@ -274,7 +314,7 @@ def _without(rows: Iterable[bytes], others: Iterable[bytes]) -> Iterator[bytes]:
             yield row
 
 
-def _within(wanted: Sorter, held: Sorter, what: str) -> None:
+def _within(wanted: Sorter, held: Sorter, what: str, place_at: int = 32) -> None:
     """Every wanted row must be among the held ones; both come sorted."""
     rows = iter(held)
     row = next(rows, None)
@@ -282,6 +322,6 @@ def _within(wanted: Sorter, held: Sorter, what: str) -> None:
         while row is not None and row < one:
             row = next(rows, None)
         if row != one:
-            sequence, piece = _PLACE.unpack_from(one, 32)
+            sequence, piece = _PLACE.unpack_from(one, place_at)
             msg = f"a directory refers to {what} that is not in block {sequence}, piece {piece}"
             raise BlockError(msg, block=sequence, clause="8")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
-from rozenfmt.errors import RozenError, SourceError, StorageError, UsageError
+from rozenfmt.errors import SourceError, StorageError, UsageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 
 from rozenfmt.format.codecs import Compression
@@ -244,6 +244,7 @@ class ArchiveWriter:
         self._reported = self._started
         self._runs = TempRuns()
         self._open = True
+        self._failed = False
         self._encoder = Encoder(
             build_header(record, keys),
             keys,
@@ -317,15 +318,18 @@ class ArchiveWriter:
             one_file_system=one_file_system,
             skip_caches=skip_caches,
             report=self._report,
-            prefix=stored,
+            name=stored,
         )
-        sink = _Sink(self, stored)
+        before = self._tree.entries
+        sink = _Sink(self)
         try:
             scanner.run(sink)
-        except RozenError:
+        except SourceError:
+            # Nothing was taken yet if the source itself is at fault; half a tree must not be committed.
+            self._failed = self._tree.entries != before or len(self._tree.stack) > 1
             raise
         except BaseException:
-            self._open = False
+            self._failed = True
             raise
 
     def add(
@@ -362,13 +366,19 @@ class ArchiveWriter:
         now = time.time_ns() if mtime_ns is None else mtime_ns
         entry = Entry(names[-1], Kind.FILE, mode & 0o7777, os.getuid(), os.getgid(), mtime_ns=now)
         full = b"/".join(names)
-        if isinstance(source, (str, os.PathLike)):
-            self._add_file(entry, source, full, keep_time=mtime_ns is None)
-        elif isinstance(source, (bytes, bytearray, memoryview)):
-            self._store(entry, io.BytesIO(source), full)
-        else:
-            self._store(entry, source, full)
-        self._tree.add(directory, entry)
+        try:
+            if isinstance(source, (str, os.PathLike)):
+                self._add_file(entry, source, full, keep_time=mtime_ns is None)
+            elif isinstance(source, (bytes, bytearray, memoryview)):
+                self._store(entry, io.BytesIO(source), full)
+            else:
+                self._store(entry, source, full)
+            self._tree.add(directory, entry)
+        except (UsageError, SourceError):
+            raise  # nothing was taken: a stream that was begun is given up
+        except BaseException:
+            self._failed = True
+            raise
         self._tick(full)
         return replace(entry, block=0, piece=0)
 
@@ -384,7 +394,7 @@ class ArchiveWriter:
                     entry.mtime_ns = stat.st_mtime_ns
                 self._store(entry, file, full)
         except OSError as error:
-            msg = f"cannot read {os.fspath(path)!r}: {error.strerror}"
+            msg = f"cannot read {os.fspath(path)!r}: {error.strerror or error}"
             raise SourceError(msg) from error
 
     def _store(self, entry: Entry, file: IO[bytes], full: bytes) -> None:
@@ -461,15 +471,17 @@ class ArchiveWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._open:
+        failed = self._open and self._failed
+        if kind is None and self._open and not failed:
             self.commit()
-        elif self._open or kind is not None:
-            was_open, self._open = self._open, False
-            if was_open or not self.result.stored_bytes:
-                self._give_up()
+            return
+        self.discard()
+        if kind is None and failed:
+            msg = "adding to this archive failed half-way; nothing was written"
+            raise UsageError(msg)
 
     def _require_open(self) -> None:
-        if not self._open:
+        if not self._open or self._failed:
             msg = "this archive is closed, or has failed"
             raise UsageError(msg)
 
@@ -500,17 +512,11 @@ class ArchiveWriter:
 class _Sink:
     """Takes what the scanner finds into the tree writer."""
 
-    def __init__(self, writer: ArchiveWriter, stored: bytes) -> None:
+    def __init__(self, writer: ArchiveWriter) -> None:
         self._writer = writer
         self._tree = writer._tree  # noqa: SLF001
         self._stack = self._tree.stack
-        self._stored: bytes | None = stored
         self._count = 0
-
-    def _rename(self, entry: Entry) -> None:
-        """The source's own entry gets the name it is stored under."""
-        if self._stored is not None:
-            entry.name, self._stored = self._stored, None
 
     def _tick(self, entry: Entry) -> None:
         self._count += 1
@@ -518,7 +524,6 @@ class _Sink:
             self._writer._tick(_join(self._stack[-1].path, entry.name))  # noqa: SLF001
 
     def enter(self, entry: Entry) -> None:
-        self._rename(entry)
         parent = self._stack[-1].path
         self._stack.append(OpenDirectory(_join(parent, entry.name), entry, ordered=True))
 
@@ -528,13 +533,11 @@ class _Sink:
         self._tree.add(self._stack[-1], entry)
 
     def small(self, entry: Entry, data: bytes) -> None:
-        self._rename(entry)
         self._tree.small(entry, data)
         self._tree.add(self._stack[-1], entry)
         self._tick(entry)
 
     def stream(self, entry: Entry, reader: FileReader) -> None:
-        self._rename(entry)
         name = _join(self._stack[-1].path, entry.name)
         self._tree.stream(entry, self._chunks(reader, name), name)
         final = reader.finish()
@@ -554,7 +557,6 @@ class _Sink:
         self._tree.add(self._stack[-1], entry)
 
     def other(self, entry: Entry) -> None:
-        self._rename(entry)
         self._tree.add(self._stack[-1], entry)
 
 
@@ -571,11 +573,21 @@ def _check_name(name: bytes) -> None:
 def _read_full(file: IO[bytes], size: int) -> bytes:
     """Read ``size`` bytes, or all that is there."""
     parts = []
-    while size:
-        part = file.read(size)
+    while size > 0:
+        try:
+            part = file.read(size)
+        except OSError as error:
+            msg = f"the source cannot be read: {error.strerror or error}"
+            raise SourceError(msg) from error
+        if part is None:
+            msg = "the source has no data ready and does not wait; give a blocking stream"
+            raise SourceError(msg)
+        if not isinstance(part, (bytes, bytearray, memoryview)):
+            msg = "the source gives text; open it in binary mode"
+            raise UsageError(msg)
         if not part:
             break
-        parts.append(part)
+        parts.append(bytes(part))
         size -= len(part)
     return b"".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -183,7 +184,13 @@ def _prepare_streams() -> None:
         stream: Any = getattr(sys, name)
         if stream is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
-        elif hasattr(stream, "reconfigure"):
+            continue
+        if isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+            # With PYTHONUNBUFFERED the stream writes what fits into a pipe, and drops the rest.
+            encoding, at_once = stream.encoding, stream.isatty() or name == "stderr"
+            stream = io.TextIOWrapper(io.BufferedWriter(stream.detach()), encoding, line_buffering=at_once)
+            setattr(sys, name, stream)
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 

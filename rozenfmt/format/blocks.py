@@ -281,14 +281,6 @@ class Opener:
 
 
 def foot_record(frame: Frame) -> records.FootRecord:
-    """The footer's record; whatever is wrong with it is damage of the index (format.md, section 10)."""
-    try:
-        return records.decode(records.FootRecord, unpad(frame.header_section, 1), IndexDamaged, "10")
-    except BlockError as damage:
-        raise IndexDamaged(damage.message, clause="10") from damage
-
-
-def foot_record(frame: Frame) -> records.FootRecord:
     """The record of a ``FOOT`` frame.
 
     Raises:
