@@ -19,7 +19,7 @@ from rozenfmt.errors import BlockError, StorageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces
-from rozenfmt.format.nodes import Entry, Kind, Part
+from rozenfmt.format.nodes import Entry, Kind, Mark, Part
 
 from .pipeline import default_workers
 
@@ -185,6 +185,7 @@ class _Job:
                 stack.pop()
                 if directory.parent is not None:
                     self._leaving.append(directory)
+                    self._flush_if_due()
 
     def _entry(self, entry: Entry, parent: Directory, path: tuple[bytes, ...]) -> None:
         below = self._one(entry, parent, path)
@@ -195,18 +196,29 @@ class _Job:
         """Handle one entry; returns the directory to go into, if it is one."""
         if entry.kind == Kind.DIRECTORY:
             return self._restorer.enter(self._with_attributes(entry), parent)
-        if entry.kind != Kind.FILE or (entry.size and not entry.has_content):
-            self._restorer.other(self._with_attributes(entry), parent)
+        if entry.kind != Kind.FILE or entry.marks & Mark.UNREADABLE:
+            self._other(entry, parent, path)
             return None
-        if entry.link_group is not None:
-            if entry.link_group in self._groups:
-                self._linked.append(_Task(entry, parent, path))
-                return None
-            self._groups[entry.link_group] = path
-        self._tasks.append(_Task(entry, parent, path))
-        if len(self._tasks) >= _WINDOW:
-            self.flush()
+        if entry.link_group is not None and entry.link_group in self._groups:
+            self._linked.append(_Task(entry, parent, path))
+        else:
+            if entry.link_group is not None:
+                self._groups[entry.link_group] = path
+            self._tasks.append(_Task(entry, parent, path))
+        self._flush_if_due()
         return None
+
+    def _other(self, entry: Entry, parent: Directory, path: tuple[bytes, ...]) -> None:
+        group = entry.link_group
+        if group is not None and group in self._groups:
+            if self._restorer.wanted(entry, parent):
+                self._restorer.link(entry, self._groups[group], parent)
+        elif self._restorer.other(self._with_attributes(entry), parent) and group is not None:
+            self._groups[group] = path
+
+    def _flush_if_due(self) -> None:
+        if max(len(self._tasks), len(self._linked), len(self._leaving)) >= _WINDOW:
+            self.flush()
 
     def _with_attributes(self, entry: Entry) -> Entry:
         if self._xattrs and entry.xattr_ref is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Archive", "ArchiveEntry", "members", "open_archive"]
 
 _NODE_BLOCKS: Final = 16
+_READ_MOST: Final = 4 << 30
 
 
 class ArchiveEntry:
@@ -311,11 +312,14 @@ class Archive:
             raise LimitError(msg, object=self._source.reader.name, block=place[1], clause="14")
         last = b""
         for child in node.children():
+            count = 0
             for entry in self.directory_entries((child.id, child.block, child.piece), path, depth + 1):
-                if entry.name <= last:
+                if entry.name <= last or (not count and entry.name != child.first_name):
                     raise self._broken(place[1], "the parts of a directory overlap")
-                last = entry.name
+                count, last = count + 1, entry.name
                 yield entry
+            if count != child.entries:  # else empty parts, named over and over, would take for ever
+                raise self._broken(place[1], "a part of a directory has another number of entries")
 
     def _node(self, place: tuple[bytes | None, int, int]) -> Node:
         expected, sequence, number = place
@@ -441,7 +445,11 @@ class Archive:
             UsageError: There is no such file.
             ArchiveError: It is damaged.
         """
-        with self.open(path) as file:
+        entry = self.entry(path)
+        if entry.size > _READ_MOST:
+            msg = f"{entry.path!r} has {entry.size} bytes, too many to hold at once: use open"
+            raise UsageError(msg)
+        with self.open(entry) as file:
             return file.read()
 
     def open(self, path: str | bytes | ArchiveEntry) -> io.BufferedReader:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, TruncatedError, UsageError
+from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, LimitError, TruncatedError, UsageError
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, foot_record
 from rozenfmt.format.builders import TAIL_SIZE
@@ -22,6 +22,7 @@ from rozenfmt.format.decoder import Tail, check_foot, opener_for, parse_tail
 from rozenfmt.format.frame import PREFIX_SIZE, Frame, parse_frame, parse_prefix
 from rozenfmt.format.header import Header, Unwrapper, parse_header, unlock
 from rozenfmt.format.index import Leaf, LookupLeaf, Root, TableLeaf
+from rozenfmt.format.limits import MAX_BLOCK_BODY, MAX_BLOCK_HEADER
 from rozenfmt.format.records import FootRecord
 from rozenfmt.format.registry import IndexKind, Kind
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ArchiveSource", "Member", "ObjectReader", "list_members"]
 
 SUFFIX: Final = 256 * 1024
+LONGEST_FRAME: Final = PREFIX_SIZE + MAX_BLOCK_HEADER + MAX_BLOCK_BODY + 96
 _CACHE_BYTES: Final = 48 * 1024 * 1024
 _FOOT_LIMIT: Final = 2 * 1024 * 1024
 
@@ -59,6 +61,9 @@ class ObjectReader:
         Raises:
             TruncatedError: They lie beyond the object's end.
         """
+        if length > LONGEST_FRAME:
+            msg = f"a block of {length} bytes is over the limit"
+            raise LimitError(msg, object=self.name, offset=start, clause="14")
         if start < 0 or length < 0 or start + length > self.size:
             msg = f"{length} bytes at {start} lie outside the object, which has {self.size}"
             raise TruncatedError(msg, object=self.name, offset=start)

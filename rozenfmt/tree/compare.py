@@ -115,7 +115,7 @@ class _Look:
             return None
         finally:
             os.close(fd)
-        group = self._group(stat) if stat.st_nlink > 1 and st.S_ISREG(stat.st_mode) else None
+        group = self._group(stat) if stat.st_nlink > 1 and not st.S_ISDIR(stat.st_mode) else None
         entry = entry_of(
             name, stat, self._users, self._groups, target=target, xattrs=xattrs, link_group=group
         )
