@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rozenfmt.errors import ArchiveError
-from rozenfmt.format.frame import PREFIX_SIZE, SYNC, Frame, parse_frame, parse_prefix
+from rozenfmt.format.crypto import digest
+from rozenfmt.format.frame import HASH_SIZE, PREFIX_SIZE, SYNC, Frame, parse_frame, parse_prefix
 from rozenfmt.format.limits import MAX_BLOCK_BODY, MAX_BLOCK_HEADER
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ def _frame_here(window: Window) -> Frame | None:
         return None
     try:
         prefix = parse_prefix(window.data[:PREFIX_SIZE], None, None, check_flags=False)
+        head = PREFIX_SIZE + prefix.header_length
+        if not window.fill(head + HASH_SIZE):
+            return None
+        # The header's hash first: a false marker may claim 16 MiB.
+        if digest(window.data[:head]) != window.data[head : head + HASH_SIZE]:
+            return None
         if not window.fill(prefix.frame_length):
             return None
         return parse_frame(bytes(memoryview(window.data)[: prefix.frame_length]), prefix)

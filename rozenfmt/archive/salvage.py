@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -38,6 +39,8 @@ __all__ = ["SalvageReport", "salvage"]
 
 _CACHE_BLOCKS: Final = 6
 _LOST: Final = b"lost+found"
+_HEADER_MOST: Final = MAX_HEADER_RECORD + PREAMBLE_SIZE + 64
+_HASHED_MOST: Final = 1 << 44  # longer contents can only be holes, and hashing those takes hours
 
 
 @dataclass(slots=True)
@@ -181,10 +184,16 @@ class _Survey:
         at, used = gap.start, 0
         end = gap.start + gap.length
         while at < end:
-            data = self._storage.read(self._name, at, min(MAX_HEADER_RECORD + PREAMBLE_SIZE + 64, self._size - at))
+            data = self._storage.read(self._name, at, min(4 * _HEADER_MOST, self._size - at))
             start = data.find(MAGIC)
-            if start < 0 or at + start >= end:
+            if start < 0:
+                at += max(len(data) - len(MAGIC) + 1, 1)
+                continue
+            if at + start >= end:
                 break
+            if start and len(data) - start < _HEADER_MOST:
+                at += start  # read again, so that all of it is at hand
+                continue
             try:
                 header = parse_header(data[start:])
                 length = header_section_length(data[start:])
@@ -242,9 +251,9 @@ class _Survey:
 
     def blocks_of(self, header: Header, keys: Keys) -> _Blocks:
         """The archive's blocks; missing ones are reported."""
-        table: dict[int, _Found] = {}
+        table: dict[int, list[_Found]] = {}
         for found in self._frames.get(header.archive_id, ()):
-            table.setdefault(found.sequence, found)
+            table.setdefault(found.sequence, []).append(found)
         expected = 0
         for sequence in sorted(table):
             if sequence > expected:
@@ -265,7 +274,7 @@ class _Blocks:
         name: str,
         header: Header,
         keys: Keys,
-        table: dict[int, _Found],
+        table: dict[int, list[_Found]],
         report: SalvageReport,
     ) -> None:
         self.keys = keys
@@ -279,7 +288,7 @@ class _Blocks:
 
     def of_type(self, *types: bytes) -> list[int]:
         """Numbers of the blocks of these types, in order."""
-        return sorted(number for number, found in self._table.items() if found.type in types)
+        return sorted(number for number, places in self._table.items() if any(one.type in types for one in places))
 
     def get(self, sequence: int) -> Block | None:
         """A block, or None if it is missing, or does not open."""
@@ -290,18 +299,20 @@ class _Blocks:
         return self._cache[sequence]
 
     def _open(self, sequence: int) -> Block | None:
-        found = self._table.get(sequence)
-        if found is None:
+        places = self._table.get(sequence)
+        if places is None:
             return None
-        data = self._storage.read(self._name, found.offset, found.length)
-        try:
-            frame = parse_frame(data, parse_prefix(data, self._header.archive_id, sequence))
-            return self._opener.open(frame)
-        except ArchiveError:
-            # It verified as bytes but does not open: foreign, forged, or of a newer version.
-            self._table.pop(sequence)
-            self._report.missing.append((sequence, sequence))
-            return None
+        for found in places:
+            data = self._storage.read(self._name, found.offset, found.length)
+            try:
+                frame = parse_frame(data, parse_prefix(data, self._header.archive_id, sequence))
+                return self._opener.open(frame)
+            except ArchiveError:
+                # It verified as bytes but does not open: foreign, forged, or of a newer version.
+                continue
+        self._table.pop(sequence)
+        self._report.missing.append((sequence, sequence))
+        return None
 
     def pieces(self, sequence: int, block_type: bytes) -> list[memoryview]:
         """Pieces of a block; none if it is missing or of another type."""
@@ -375,7 +386,7 @@ class _Rescue:
     def _survey_streams(self) -> None:
         for sequence in self._blocks.of_type(b"FHDR", b"FCNT", b"FEND"):
             block = self._blocks.get(sequence)
-            if block is None:
+            if block is None or block.type not in (b"FHDR", b"FCNT", b"FEND"):
                 continue
             stream = block.record.stream
             if block.type == b"FCNT":
@@ -389,12 +400,17 @@ class _Rescue:
 
     def _directory(self, path: bytes) -> Directory | None:
         """The restored directory of a path, made with what is known of it."""
-        if path not in self._directories:
-            parent_path, _, name = path.rpartition(b"/")
-            parent = self._directory(parent_path)
-            entry = self._entries.get(path) or Entry(name, Kind.DIRECTORY, 0o755, os.getuid(), os.getgid())
-            self._directories[path] = None if parent is None else self._restorer.enter(self._with(entry), parent)
-        return self._directories[path]
+        missing = []
+        while path not in self._directories:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        parent = self._directories[path]
+        for below in reversed(missing):
+            name = below.rpartition(b"/")[2]
+            entry = self._entries.get(below) or Entry(name, Kind.DIRECTORY, 0o755, os.getuid(), os.getgid())
+            parent = None if parent is None else self._restorer.enter(self._with(entry), parent)
+            self._directories[below] = parent
+        return parent
 
     def _with(self, entry: Entry) -> Entry:
         """Add extended attributes, if their block is there."""
@@ -402,7 +418,8 @@ class _Rescue:
             expected, sequence, number = entry.xattr_ref
             pieces = self._blocks.pieces(sequence, b"TREX")
             if number < len(pieces) and self._blocks.content_id(pieces[number]) == expected:
-                entry.xattrs = decode_attributes(bytes(pieces[number]))
+                with suppress(ArchiveError):
+                    entry.xattrs = decode_attributes(bytes(pieces[number]))
         return entry
 
     def _node(self, node: Node) -> None:
@@ -452,14 +469,16 @@ class _Rescue:
         writer = self._restorer.open(self._with(entry), directory)
         if writer is None:
             return
+        end = self._blocks.get(entry.block)  # a partial directory has no id: the stream's own end has
+        expected = None if end is None else end.record.content_id
+        whole = expected is not None and entry.content_id in (None, expected) and entry.size <= _HASHED_MOST
         hasher = blake3()
         try:
-            length = self._copy(self._ends[entry.block], writer, hasher, entry.size)
-            assert self._blocks.keys.id_key is not None
-            whole = length == entry.size and (
-                entry.content_id is None
-                or crypto.content_id(self._blocks.keys.id_key, hasher.digest(), length) == entry.content_id
-            )
+            if whole:
+                length = self._copy(self._ends[entry.block], writer, hasher, entry.size)
+                assert self._blocks.keys.id_key is not None
+                found = crypto.content_id(self._blocks.keys.id_key, hasher.digest(), length)
+                whole = length == entry.size and found == expected
             if whole:
                 writer.commit()
         finally:
@@ -492,6 +511,10 @@ class _Rescue:
                     hasher.update(block.body)
                 end += len(block.body)
         return end
+
+    def _lacks(self, stream: int, blocks: int) -> bool:
+        parts = self._parts[stream]
+        return len(parts) != blocks or any(self._blocks.get(sequence) is None for sequence in parts)
 
     def _lost(self, path: bytes, why: str) -> None:
         self._tell(Problem(path, "damaged", why))
@@ -529,10 +552,10 @@ class _Rescue:
         hint = self._names.get(stream, b"")
         name = hint.rpartition(b"/")[2].replace(b"\0", b"")[:200] or b"content"
         name = b"stream-%d-%s" % (stream, name)
-        if end_sequence is None:
-            name += b".incomplete"
         block = self._blocks.get(end_sequence) if end_sequence is not None else None
         size = block.record.length if block is not None else 0
+        if block is None or self._lacks(stream, block.record.blocks):
+            name += b".incomplete"
         entry = Entry(name, Kind.FILE, 0o600, os.getuid(), os.getgid(), size=size)
         writer = self._restorer.open(entry, directory)
         if writer is None:
