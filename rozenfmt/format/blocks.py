@@ -124,10 +124,11 @@ def _seal_sections(
         raise UsageError(msg)
     lead = prefix.pack()
     parts: list[bytes] = [lead]
+    key = b""
     if sealed:
         assert slot.keys is not None
-        key = slot.keys.seal_key(row.seal)
-        assert key is not None
+        key = slot.keys.seal_key(row.seal) or b""
+        assert key
         parts += crypto.seal(slot.suite, key, entropy(crypto.NONCE_SIZE), header, crypto.AAD_BLOCK_HEADER + lead)
     else:
         parts.append(header)

@@ -76,7 +76,7 @@ def encode(
     return (compression.codec, packed) if len(packed) < len(data) else (Codec.STORED, data)
 
 
-def decode(codec: int, data: bytes | memoryview, size: int) -> bytes:
+def decode(codec: int, data: bytes | bytearray | memoryview, size: int) -> bytes:
     """Decode a body of exactly ``size`` bytes.
 
     Raises:
@@ -126,7 +126,7 @@ def _compressor(level: int) -> zstandard.ZstdCompressor:
     return cache[level]
 
 
-def _zstd_decode(data: bytes | memoryview, size: int) -> bytes:
+def _zstd_decode(data: bytes | bytearray | memoryview, size: int) -> bytes:
     import zstandard
 
     decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
@@ -148,7 +148,7 @@ def _zstd_decode(data: bytes | memoryview, size: int) -> bytes:
 
 
 def _lz4_compress(data: bytes | bytearray | memoryview, level: int) -> bytes:
-    import lz4.block
+    import lz4.block  # type: ignore[import-untyped]
 
     if level > 2:
         packed = lz4.block.compress(data, mode="high_compression", compression=level, store_size=False)
@@ -157,8 +157,8 @@ def _lz4_compress(data: bytes | bytearray | memoryview, level: int) -> bytes:
     return bytes(packed)
 
 
-def _lz4_decode(data: bytes | memoryview, size: int) -> bytes:
-    import lz4.block
+def _lz4_decode(data: bytes | bytearray | memoryview, size: int) -> bytes:
+    import lz4.block  # type: ignore[import-untyped]
 
     if size > len(data) * _LZ4_MAX_RATIO + 16:  # a byte of an lz4 block makes at most 255
         msg = "an lz4 block cannot decode to what its record says"

@@ -12,7 +12,7 @@ from typing import Any
 
 from rozenfmt.errors import UsageError
 
-from . import crypto, records
+from . import crypto
 from .blocks import Draft, SealedBlock, Slot
 from .builders import FooterBuilder, StreamBuilder, checkpoint
 from .codecs import Compression

@@ -64,7 +64,7 @@ class Frame:
 
 
 def parse_prefix(
-    data: bytes | memoryview, archive_id: bytes | None, sequence: int | None, *, check_flags: bool = True
+    data: bytes | bytearray | memoryview, archive_id: bytes | None, sequence: int | None, *, check_flags: bool = True
 ) -> Prefix:
     """Steps (b) to (d) of sequential reading (format.md, section 11), on the 52 bytes of ``data``.
 
@@ -96,7 +96,7 @@ def parse_prefix(
     return Prefix(kind, flags, own, number, header_length, body_length)
 
 
-def parse_frame(data: bytes | memoryview, prefix: Prefix) -> Frame:
+def parse_frame(data: bytes | bytearray | memoryview, prefix: Prefix) -> Frame:
     """Steps (e) and (f): cut a frame into its sections and verify both hashes.
 
     Args:

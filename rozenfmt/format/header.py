@@ -98,7 +98,7 @@ def build_header(record: HeaderRecord, keys: Keys | None) -> Header:
     return Header(record, b"".join((lead, header_digest, body, macs)), header_digest)
 
 
-def header_section_length(data: bytes | memoryview) -> int:
+def header_section_length(data: bytes | bytearray | memoryview) -> int:
     """Length of the whole header section, from its first 48 bytes.
 
     Raises:
@@ -114,6 +114,9 @@ def header_section_length(data: bytes | memoryview) -> int:
     if len(data) < PREAMBLE_SIZE:
         msg = "the archive ends inside its preamble"
         raise TruncatedError(msg, offset=0, clause="3")
+    major: int
+    minor: int
+    length: int
     _, major, minor, length = _PREAMBLE.unpack(data[:_FIXED])
     if (major, minor) != VERSION:
         msg = f"the archive is of format version {major}.{minor}; this version reads {VERSION[0]}.{VERSION[1]} only"
@@ -124,7 +127,7 @@ def header_section_length(data: bytes | memoryview) -> int:
     return PREAMBLE_SIZE + length + _MACS
 
 
-def parse_header(data: bytes | memoryview) -> Header:
+def parse_header(data: bytes | bytearray | memoryview) -> Header:
     """Read a header section from the beginning of ``data``, in the order of section 3.
 
     Raises:

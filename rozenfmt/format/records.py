@@ -152,7 +152,7 @@ def key(number: int, form: Form, *, optional: bool = False) -> Any:
 
 
 @cache
-def _wire(cls: type) -> tuple[tuple[int, str, Form, bool], ...]:
+def _wire(cls: Any) -> tuple[tuple[int, str, Form, bool], ...]:
     """Key, attribute, form and presence of each field, in wire order."""
     return tuple(
         (f.metadata["key"], f.name, f.metadata["form"], f.default is MISSING)
@@ -204,7 +204,8 @@ def decode(cls: type[R], data: bytes, error: type[ArchiveError] = BlockError, cl
         elif required:
             msg = f"{cls.__name__}.{name} (key {key}) is missing"
             raise error(msg, clause=clause)
-    return cls(**found, extra=values)
+    make: Callable[..., R] = cls
+    return make(**found, extra=values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

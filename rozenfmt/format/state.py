@@ -7,7 +7,7 @@ failed.  ``spec/states.md`` is drawn from these tables.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from rozenfmt.errors import UsageError
 
@@ -56,7 +56,7 @@ class ArchiveEvent(Enum):
     FAIL = "failure"
 
 
-ARCHIVE: Final = {
+ARCHIVE: Final[dict[tuple[ArchiveState, ArchiveEvent], ArchiveState]] = {
     (ArchiveState.START, ArchiveEvent.HEADER): ArchiveState.BLOCKS,
     (ArchiveState.BLOCKS, ArchiveEvent.BLOCK): ArchiveState.BLOCKS,
     (ArchiveState.BLOCKS, ArchiveEvent.INDEX_LEAF): ArchiveState.INDEX,
@@ -141,7 +141,7 @@ class IndexEvent(Enum):
     ROOT = "root"
 
 
-INDEX: Final = {
+INDEX: Final[dict[tuple[IndexState, IndexEvent], IndexState]] = {
     (IndexState.COLLECTING, IndexEvent.ENTRY): IndexState.COLLECTING,
     **{
         (state, event): target
@@ -191,7 +191,7 @@ FOOTER: Final = {
     (FooterState.SEALED, FooterEvent.TAIL): FooterState.DONE,
 }
 
-MACHINES: Final[dict[str, tuple[Enum, dict]]] = {  # type: ignore[type-arg]
+MACHINES: Final[dict[str, tuple[Enum, dict[Any, Any]]]] = {
     "Archive": (ArchiveState.START, ARCHIVE),
     "Stream": (StreamState.NEW, STREAM),
     "Block of pieces": (PiecesState.EMPTY, PIECES),

@@ -150,9 +150,7 @@ def tree_node(path: bytes, entries: Sequence[nodes.Entry]) -> bytes:
     with_content = [(e.block, e.piece) for e in entries if e.has_content]
     children = [(e.block, e.piece) for e in entries if e.kind == nodes.Kind.DIRECTORY]
     xattrs = [e.xattr_ref[1:] for e in entries if e.xattr_ref is not None]
-    return nodes.join_node(
-        nodes.directory_record(entries), nodes.directory_hints(path, with_content, children, xattrs)
-    )
+    return nodes.join_node(nodes.directory_record(entries), nodes.directory_hints(path, with_content, children, xattrs))
 
 
 def node_id(node: bytes) -> bytes:
@@ -211,7 +209,9 @@ def small_archive(suite: Suite, name: bytes = b"archive", *, signed: bool = True
     trex.add(attributes)
     attrs = write(trex.seal())
     entries = [
-        nodes.Entry(b"big", nodes.Kind.FILE, 0o644, 1, 2, b"u", b"g", 5, 70, content_id=ident(whole), block=end.sequence),
+        nodes.Entry(
+            b"big", nodes.Kind.FILE, 0o644, 1, 2, b"u", b"g", 5, 70, content_id=ident(whole), block=end.sequence
+        ),
         nodes.Entry(
             b"hello",
             nodes.Kind.FILE,
@@ -372,7 +372,9 @@ class Forge:
         return bytes(self.out) + builders.build_tail(at, foot.length, self.header.digest)
 
 
-def frame(forge: Forge, kind: bytes, header: bytes, body: bytes = b"", flags: int = 0, **changes: Any) -> tuple[bytes, bytes]:
+def frame(
+    forge: Forge, kind: bytes, header: bytes, body: bytes = b"", flags: int = 0, **changes: Any
+) -> tuple[bytes, bytes]:
     """A frame with right hashes around any sections; returns it and its whole hash."""
     from rozenfmt.format.frame import Prefix
 

@@ -95,7 +95,7 @@ def test_scan_ends_inside_its_input(data: bytes, start: int) -> None:
         "19 00 ff",
         "1a 00 00 ff ff",
         "1b 00 00 00 00 ff ff ff ff",
-        "38 17",  # −24 in two bytes
+        "38 17",  # minus 24 in two bytes
         "39 00 ff",
         "58 01 00",  # a length in two bytes
         "78 01 61",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import lz4.block
+import lz4.block  # type: ignore[import-untyped]
 import pytest
 import zstandard
 from hypothesis import given, settings
@@ -37,7 +38,8 @@ def memory_below(limit: int) -> Iterator[None]:
 
 @settings(max_examples=60)
 @given(
-    st.binary(min_size=1, max_size=2_000) | st.builds(bytes.__mul__, st.binary(min_size=1, max_size=9), st.integers(1, 9_000)),
+    st.binary(min_size=1, max_size=2_000)
+    | st.builds(bytes.__mul__, st.binary(min_size=1, max_size=9), st.integers(1, 9_000)),
     st.sampled_from(["none", "zstd", "zstd:1", "zstd:19", "lz4", "lz4:9", "lz4:12"]),
 )
 def test_round_trip(data: bytes, form: str) -> None:
@@ -63,7 +65,9 @@ def test_incompressible_bodies_are_stored() -> None:
         assert codecs.encode(data, Compression())[0] is Codec.STORED
 
 
-@pytest.mark.parametrize("text", ["", "zstd:0", "zstd:20", "zstd:-1", "lz4:13", "none:1", "gzip", "zstd:x", "zstd:²", "lz4: 1"])
+@pytest.mark.parametrize(
+    "text", ["", "zstd:0", "zstd:20", "zstd:-1", "lz4:13", "none:1", "gzip", "zstd:x", "zstd:²", "lz4: 1"]
+)
 def test_unknown_compressions(text: str) -> None:
     with pytest.raises(UsageError):
         Compression.parse(text)
@@ -188,16 +192,16 @@ def test_zstd_windows_over_16_mib() -> None:
 
 
 def test_zstd_with_a_dictionary() -> None:
-    dictionary = zstandard.ZstdCompressionDict(b"\x37\xa4\x30\xec" + TEXT[:500], dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    dictionary = zstandard.ZstdCompressionDict(
+        b"\x37\xa4\x30\xec" + TEXT[:500], dict_type=zstandard.DICT_TYPE_RAWCONTENT
+    )
     packed = zstandard.ZstdCompressor(dict_data=dictionary).compress(TEXT[:900])
-    try:
+    with contextlib.suppress(BlockError):
         assert codecs.decode(1, packed, 900) != TEXT[:900]
-    except BlockError:
-        pass
 
 
 def test_zstd_bomb_inside_a_right_claim() -> None:
-    """A body that unpacks to 16 MiB − 1 for a record of less, in every way of saying so."""
+    """A body that unpacks to 16 MiB for a record of less, in every way of saying so."""
     bomb = zstandard.ZstdCompressor().compress(bytes(1 << 24))
     for size in (100_000, (1 << 24) - 1):
         with memory_below(1 << 20), pytest.raises(BlockError):

@@ -231,7 +231,24 @@ def test_missing_keys(cls: type) -> None:
             assert getattr(records.decode(cls, cbor.dumps(less)), field.name) is None
 
 
-WRONG: list[Any] = [0, 1, -1, 2**64 - 1, b"", b"x" * 5, "", "text", [], [0], [[]], [[0, 0]], {}, {0: 0}, [b"x"], [[b""]]]
+WRONG: list[Any] = [
+    0,
+    1,
+    -1,
+    2**64 - 1,
+    b"",
+    b"x" * 5,
+    "",
+    "text",
+    [],
+    [0],
+    [[]],
+    [[0, 0]],
+    {},
+    {0: 0},
+    [b"x"],
+    [[b""]],
+]
 
 
 @by_class
@@ -340,11 +357,11 @@ def test_keys_of_the_block_record_come_and_go_together() -> None:
     records.BlockRecord().check_body(present=False)
     with pytest.raises(BlockError):
         records.BlockRecord().check_body(present=True)
-    for name in whole:
+    for name, value in whole.items():
         with pytest.raises(BlockError):
             records.BlockRecord(**{**whole, name: None}).check_body(present=True)  # type: ignore[arg-type]
         with pytest.raises(BlockError):
-            records.BlockRecord(**{name: whole[name]}).check_body(present=False)  # type: ignore[arg-type]
+            records.BlockRecord(**{name: value}).check_body(present=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3, 4])

@@ -93,7 +93,9 @@ def test_importing_the_core_loads_no_heavy_module() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     heavy = {"asyncio", "fsspec", "sqlite3", "rich", "click", "nacl", "zstandard", "lz4", "cryptography", "socket"}
     assert heavy & set(loaded) == set()
-    assert [name for name in loaded if name.startswith("rozenfmt.") and name.split(".")[1] not in ("format", "errors")] == []
+    assert [
+        name for name in loaded if name.startswith("rozenfmt.") and name.split(".")[1] not in ("format", "errors")
+    ] == []
 
 
 @pytest.mark.parametrize("path", modules(PACKAGE), ids=lambda path: str(path.relative_to(PACKAGE)))

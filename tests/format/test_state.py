@@ -35,7 +35,7 @@ def test_tables_are_closed(name: str) -> None:
     reached = {start}
     while more := {target for (state, _), target in table.items() if state in reached} - reached:
         reached |= more
-    assert reached == set(type(start))
+    assert reached == set(start.__class__.__members__.values())
     events = {event for _, event in table}
     assert events == set(type(next(iter(events))))
 
@@ -151,6 +151,28 @@ PIECES = st.lists(st.binary(min_size=1, max_size=20) | st.just(b"ab" * 400), min
 FORM = st.integers(0, len(FORMS) - 1)
 
 
+def _wrong_when_closed(stream: builders.StreamBuilder) -> list[Callable[[], Any]]:
+    return [
+        stream.start,
+        stream.abandon,
+        lambda: stream.content([b"x"], stream.end_offset),
+        lambda: stream.end(stream.end_offset + 1, bytes(32), b"x"),
+    ]
+
+
+def _wrong_when_open(stream: builders.StreamBuilder) -> list[Callable[[], Any]]:
+    return [
+        stream.start,
+        lambda: stream.content([], stream.end_offset),
+        lambda: stream.content([b""], stream.end_offset),
+        lambda: stream.content([b"x"], stream.end_offset - 1),
+        lambda: stream.content([bytes(MAX_DECODED), b"x"], stream.end_offset),
+        lambda: stream.end(stream.end_offset - 1, bytes(32), b"x"),
+        lambda: stream.end(0, bytes(32), b"x"),
+        lambda: stream.start(media_type="x" * 256),
+    ]
+
+
 class Encoding(RuleBasedStateMachine):
     """Legal and illegal calls in any order; what comes out is what the legal ones alone give."""
 
@@ -229,23 +251,9 @@ class Encoding(RuleBasedStateMachine):
             lambda: builders.PiecesBuilder(b"PACK").seal(),
         ]
         for stream in self.closed:
-            wrong += [
-                stream.start,
-                stream.abandon,
-                lambda s=stream: s.content([b"x"], s.end_offset),
-                lambda s=stream: s.end(s.end_offset + 1, bytes(32), b"x"),
-            ]
+            wrong += _wrong_when_closed(stream)
         for stream in self.writer.streams.values():
-            wrong += [
-                stream.start,
-                lambda s=stream: s.content([], s.end_offset),
-                lambda s=stream: s.content([b""], s.end_offset),
-                lambda s=stream: s.content([b"x"], s.end_offset - 1),
-                lambda s=stream: s.content([bytes(MAX_DECODED), b"x"], s.end_offset),
-                lambda s=stream: s.end(s.end_offset - 1, bytes(32), b"x"),
-                lambda s=stream: s.end(0, bytes(32), b"x"),
-                lambda s=stream: s.start(media_type="x" * 256),
-            ]
+            wrong += _wrong_when_open(stream)
         if not self.is_open:
             wrong += [
                 encoder.export,
@@ -407,7 +415,7 @@ def test_blocks_are_committed_in_order() -> None:
         builder.add(content)
         drafts.append(builder.seal())
     slots = [encoder.assign(draft) for draft in drafts]
-    sealed = [draft.seal(slot, lambda n: bytes(n)) for draft, slot in zip(drafts, slots, strict=True)]
+    sealed = [draft.seal(slot, bytes) for draft, slot in zip(drafts, slots, strict=True)]
     assert not encoder.idle
     with pytest.raises(UsageError):
         encoder.export()
