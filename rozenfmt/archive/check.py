@@ -171,7 +171,7 @@ class _Check:
         self._reported = 0.0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-check")
         self._depth = 2 * workers + 2
-        self._pending: deque[tuple[RawBlock, Future[Block]]] = deque()
+        self._pending: deque[tuple[RawBlock, Future[tuple[Block, list[bytes]]]]] = deque()
         self._opener: Opener | None = None
         self._grammar: Grammar | None = None
         self._verifier: ContentVerifier | None = None
@@ -195,7 +195,7 @@ class _Check:
                 break
             if isinstance(item, RawBlock):
                 assert self._opener is not None
-                self._pending.append((item, self._pool.submit(open_raw, item, self._opener)))
+                self._pending.append((item, self._pool.submit(_open, item, self._opener, self._verifier)))
                 if len(self._pending) > self._depth:
                     self._judge()
             else:
@@ -240,12 +240,12 @@ class _Check:
 
     def _judge(self) -> None:
         raw, future = self._pending.popleft()
-        block = future.result()
+        block, ids = future.result()
         assert self._grammar is not None
         found = self._grammar.accept(block, raw.offset)
         if self._verifier is not None:
             try:
-                self._verifier.take(block, raw.offset, found)
+                self._verifier.take(block, raw.offset, found, ids)
             except ArchiveError as error:
                 error.offset, error.block = raw.offset, raw.prefix.sequence
                 raise
@@ -256,3 +256,13 @@ class _Check:
             self._reported = now
             entries = self._verifier.entries if self._verifier is not None else 0
             self._progress(Progress("check", entries, self.report.bytes, 0, self._total, b""))
+
+
+def _open(raw: RawBlock, opener: Opener, verifier: ContentVerifier | None) -> tuple[Block, list[bytes]]:
+    """What can be done with one block apart from its neighbours; runs on a worker."""
+    block = open_raw(raw, opener)
+    try:
+        return block, [] if verifier is None else verifier.ids(block)
+    except ArchiveError as error:
+        error.offset, error.block = raw.offset, raw.prefix.sequence
+        raise

@@ -75,8 +75,18 @@ class ContentVerifier:
         self.entries = 0
         self.content_bytes = 0
 
-    def take(self, block: Block, offset: int, found: Any) -> None:
-        """Look at the next block; ``found`` is what ``Grammar.accept`` gave for it."""
+    def ids(self, block: Block) -> list[bytes]:
+        """Content ids of a block's pieces: the dear part, a pure function, to be run on a worker."""
+        if not block.opened or block.type not in (b"PACK", b"FCNT", b"TREX"):
+            return []
+        key = self._keys.id_key
+        return [
+            blake3(blake3(piece).digest() + len(piece).to_bytes(8, "little"), key=key).digest()
+            for piece in cut_pieces(block)
+        ]
+
+    def take(self, block: Block, offset: int, found: Any, ids: list[bytes]) -> None:
+        """Look at the next block; ``found`` is what ``Grammar.accept`` gave, ``ids`` what ``ids`` gave for it."""
         if block.type == b"INDX":
             self._take_index(block, offset, found)
             return
@@ -85,34 +95,31 @@ class ContentVerifier:
         self._table.add(_row(block, offset))
         handler = _HANDLERS.get(block.type)
         if handler is not None and block.opened:
-            handler(self, block, found)
+            handler(self, block, found, ids)
 
     # --- contents -------------------------------------------------------------------------------
 
-    def _id(self, data: bytes | memoryview) -> bytes:
-        assert self._keys.id_key is not None
-        return blake3(blake3(data).digest() + len(data).to_bytes(8, "little"), key=self._keys.id_key).digest()
+    def _take_pack(self, block: Block, _found: Any, ids: list[bytes]) -> None:
+        pack, size, sequence = _PLACE.pack, _SIZE.pack, block.sequence
+        pieces = cut_pieces(block)
+        self._held.extend(
+            [one + pack(sequence, number) + size(len(pieces[number])) for number, one in enumerate(ids)]
+        )
+        self._index.extend([one[:8] + pack(sequence, number) for number, one in enumerate(ids)])
 
-    def _take_pack(self, block: Block, _found: Any) -> None:
-        for number, piece in enumerate(cut_pieces(block)):
-            one, place = self._id(piece), _PLACE.pack(block.sequence, number)
-            self._held.add(one + place + _SIZE.pack(len(piece)))
-            self._index.add(one[:8] + place)
-
-    def _take_start(self, block: Block, _found: Any) -> None:
+    def _take_start(self, block: Block, _found: Any, _ids: list[bytes]) -> None:
         self._streams[block.record.stream] = _Stream(blake3(), 0, [])
 
-    def _take_content(self, block: Block, _found: Any) -> None:
+    def _take_content(self, block: Block, _found: Any, ids: list[bytes]) -> None:
         stream = self._streams[block.record.stream]
         _skip(stream, block.record.offset)
-        for number, piece in enumerate(cut_pieces(block)):
-            one = self._id(piece)
+        for number, (piece, one) in enumerate(zip(cut_pieces(block), ids, strict=True)):
             self._index.add(one[:8] + _PLACE.pack(block.sequence, number))
             stream.parts.append((stream.end, one, len(piece)))
             stream.hasher.update(piece)
             stream.end += len(piece)
 
-    def _take_end(self, block: Block, node: Node) -> None:
+    def _take_end(self, block: Block, node: Node, _ids: list[bytes]) -> None:
         stream = self._streams.pop(block.record.stream)
         record = block.record
         place = _PLACE.pack(block.sequence, 0)
@@ -144,7 +151,7 @@ class ContentVerifier:
 
     # --- nodes ----------------------------------------------------------------------------------
 
-    def _take_tree(self, block: Block, found: list[Node]) -> None:
+    def _take_tree(self, block: Block, found: list[Node], _ids: list[bytes]) -> None:
         for number, node in enumerate(found):
             place = _PLACE.pack(block.sequence, number)
             if node.type == NodeType.PARTS:
@@ -190,9 +197,8 @@ class ContentVerifier:
         self.content_bytes += entry.size
         self._named.add(entry.content_id + _PLACE.pack(entry.block, entry.piece) + _SIZE.pack(entry.size))
 
-    def _take_attributes(self, block: Block, _found: Any) -> None:
-        for number, piece in enumerate(cut_pieces(block)):
-            self._attributes.add(self._id(piece) + _PLACE.pack(block.sequence, number))
+    def _take_attributes(self, block: Block, _found: Any, ids: list[bytes]) -> None:
+        self._attributes.extend([one + _PLACE.pack(block.sequence, number) for number, one in enumerate(ids)])
 
     # --- index ----------------------------------------------------------------------------------
 
