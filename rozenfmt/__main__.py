@@ -9,8 +9,10 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line on ``sys.argv`` and leave with its exit code."""
-    from rozenfmt.cli.main import run
-
+    try:
+        from rozenfmt.cli.main import run
+    except KeyboardInterrupt:
+        sys.exit(1)
     sys.exit(run())
 
 
