@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckReport", "Damage", "check"]
 
 _PROGRESS_SECONDS: Final = 0.1
+_Bytes = bytes  # a report has a field of this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class CheckReport:
     bytes: int = 0
     entries: int = 0
     content_bytes: int = 0
-    signers: list[bytes] = field(default_factory=list)
+    signers: list[_Bytes] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
     seconds: float = 0.0
 

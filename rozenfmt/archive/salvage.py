@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -338,7 +338,7 @@ class _Rescue:
         blocks: _Blocks,
         restorer: Restorer,
         report: SalvageReport,
-        tell: ProgressCallback,
+        tell: Callable[[Problem], None],
         progress: ProgressCallback | None,
     ) -> None:
         self._blocks = blocks
@@ -529,10 +529,9 @@ class _Rescue:
                     self._unnamed(self._blocks.content_id(piece).hex().encode(), piece)
         ended = {stream: sequence for sequence, stream in self._ends.items()}
         for stream in self._parts:
-            sequence = ended.get(stream)
-            if sequence is not None and sequence in self._named:
-                continue
-            self._unnamed_stream(stream, sequence)
+            end = ended.get(stream)
+            if end is None or end not in self._named:
+                self._unnamed_stream(stream, end)
 
     def _place(self) -> Directory | None:
         return self._directory(_LOST)

@@ -7,7 +7,7 @@ merged at the end: what blocks hold, what the index says, and what nodes refer t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Final
@@ -77,9 +77,9 @@ class ContentVerifier:
 
     def ids(self, block: Block) -> list[bytes]:
         """Content ids of a block's pieces: the dear part, a pure function, to be run on a worker."""
-        if not block.opened or block.type not in (b"PACK", b"FCNT", b"TREX"):
-            return []
         key = self._keys.id_key
+        if key is None or not block.opened or block.type not in (b"PACK", b"FCNT", b"TREX"):
+            return []
         return [
             blake3(blake3(piece).digest() + len(piece).to_bytes(8, "little"), key=key).digest()
             for piece in cut_pieces(block)
@@ -250,7 +250,7 @@ class ContentVerifier:
             raise IndexDamaged(msg, clause="9")
 
 
-_HANDLERS = {
+_HANDLERS: dict[bytes, Callable[[ContentVerifier, Block, Any, list[bytes]], None]] = {
     b"PACK": ContentVerifier._take_pack,
     b"FHDR": ContentVerifier._take_start,
     b"FCNT": ContentVerifier._take_content,

@@ -48,7 +48,10 @@ _STANZA_SIZES: Final = {StanzaType.X25519: 80, StanzaType.PASSPHRASE: 96}
 class Unwrapper(Protocol):
     """Something that may open a stanza: an identity or a passphrase."""
 
-    stanza_type: StanzaType
+    @property
+    def stanza_type(self) -> StanzaType:
+        """The type of stanza that it may open."""
+        ...
 
     def unwrap(self, right: int, archive_id: bytes, body: bytes) -> bytes:
         """The 32 bytes that the stanza wraps; ``NoMatchingKey`` if it is for somebody else."""
