@@ -238,7 +238,6 @@ class TreeWriter:
         """Give ``entry`` the content of the file that its link group named before."""
         if entry.link_group is not None and entry.link_group in self._links:
             entry.content_id, entry.block, entry.piece, entry.size = self._links[entry.link_group]
-            self.content_bytes += entry.size
 
     def _attribute_ref(self, xattrs: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, int, int]:
         """Store a set of extended attributes once; returns id, handle and piece."""
