@@ -151,6 +151,7 @@ class _Job:
         self._linked: list[_Task] = []
         self._leaving: list[Directory] = []
         self._groups: dict[bytes, tuple[bytes, ...]] = {}
+        self._parents: dict[bytes, Directory | None] = {}  # of chosen paths, which may share them
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-open")
         self._ahead = workers + 2
 
@@ -160,14 +161,15 @@ class _Job:
     def chosen(self, path: bytes, entry: Entry) -> None:
         """Restore one path, with its parents as they were."""
         names = path.split(b"/")
-        directory = self._restorer.root
+        directory: Directory | None = self._restorer.root
         for depth in range(1, len(names)):
-            parent = self._archive.entry(b"/".join(names[:depth])).raw
-            found = self._restorer.enter(self._with_attributes(parent), directory)
-            if found is None:
-                return
-            directory = found
-        self._entry(entry, directory, tuple(names))
+            above = b"/".join(names[:depth])
+            if above not in self._parents:
+                parent = self._with_attributes(self._archive.entry(above).raw)
+                self._parents[above] = None if directory is None else self._restorer.enter(parent, directory)
+            directory = self._parents[above]
+        if directory is not None:
+            self._entry(entry, directory, tuple(names))
 
     def tree(self, place: tuple[bytes | None, int, int], parent: Directory, path: tuple[bytes, ...] = ()) -> None:
         """Restore all entries of a directory and what is below, without recursion."""
