@@ -44,7 +44,7 @@ Cipher = Literal["xchacha20-poly1305", "xaes-256-gcm"]
 Source = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
 _SUITES: Final = {"xchacha20-poly1305": Suite.XCHACHA20_POLY1305, "xaes-256-gcm": Suite.XAES_256_GCM}
-_PADDING: Final = (1024, 4096, 1024)
+_PADDING: Final = (1024, 2048, 1024)
 _SMALL: Final = 4 * 1024 * 1024
 _PROGRESS_SECONDS: Final = 0.1
 

@@ -72,7 +72,7 @@ class Draft:
     type: bytes
     record: Any
     body: bytes | bytearray | memoryview = b""
-    compression: Compression = Compression()
+    compression: Compression = Compression.metadata()
 
     def seal(self, slot: Slot, entropy: Entropy) -> SealedBlock:
         """Encode, pad and seal this block for one slot.

@@ -46,7 +46,7 @@ class PiecesBuilder:
     def __init__(self, block_type: bytes, *, target: int = PACK_TARGET, compression: Compression | None = None) -> None:
         self.type = block_type
         self._target = min(target, MAX_DECODED)
-        self._compression = compression or Compression()
+        self._compression = compression or Compression.metadata()
         self._machine = Machine(PiecesState.EMPTY, PIECES)
         self._pieces: list[bytes | bytearray | memoryview] = []
         self.size = 0

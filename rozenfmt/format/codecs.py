@@ -38,6 +38,11 @@ class Compression:
     level: int = 3
 
     @classmethod
+    def metadata(cls) -> Compression:
+        """For nodes and index, which are small and are read often: a higher level is nearly free."""
+        return cls(Codec.ZSTD, 9)
+
+    @classmethod
     def parse(cls, text: str) -> Compression:
         """Read ``none``, ``zstd``, ``zstd:LEVEL``, ``lz4`` or ``lz4:LEVEL``.
 
@@ -158,7 +163,7 @@ def _lz4_compress(data: bytes | bytearray | memoryview, level: int) -> bytes:
 
 
 def _lz4_decode(data: bytes | bytearray | memoryview, size: int) -> bytes:
-    import lz4.block  # type: ignore[import-untyped]
+    import lz4.block
 
     if size > len(data) * _LZ4_MAX_RATIO + 16:  # a byte of an lz4 block makes at most 255
         msg = "an lz4 block cannot decode to what its record says"

@@ -235,7 +235,7 @@ class IndexBuilder:
             root=root,
             totals=totals,
         )
-        return Draft(b"INDX", IndexRecord(kind=int(IndexKind.ROOT)), records.encode(body), Compression())
+        return Draft(b"INDX", IndexRecord(kind=int(IndexKind.ROOT)), records.encode(body), Compression.metadata())
 
     def export(self) -> dict[int, Any]:
         """State as CBOR-able values; only while collecting."""
@@ -263,13 +263,13 @@ def _lookup_leaf(kind: IndexKind, entries: list[bytes]) -> Draft:
     keys = b"".join([entry[:size] for entry in entries])
     places = [_PLACE.unpack_from(entry, size) for entry in entries]
     body = b"".join((keys, encode_column([p[0] for p in places]), encode_column([p[1] for p in places])))
-    return Draft(b"INDX", IndexRecord(kind=int(kind), count=len(entries)), body, Compression())
+    return Draft(b"INDX", IndexRecord(kind=int(kind), count=len(entries)), body, Compression.metadata())
 
 
 def _table_leaf(rows: list[tuple[bytes, bytes, int]], first: int, offset: int) -> Draft:
     body = b"".join((b"".join(r[0] for r in rows), b"".join(r[1] for r in rows), encode_column([r[2] for r in rows])))
     record = IndexRecord(kind=int(IndexKind.TABLE), count=len(rows), first=first, offset=offset)
-    return Draft(b"INDX", record, body, Compression())
+    return Draft(b"INDX", record, body, Compression.metadata())
 
 
 # --- Reading ------------------------------------------------------------------------------------

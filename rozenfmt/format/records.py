@@ -7,10 +7,10 @@ module knows nothing of frames, keys or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rozenfmt.errors import ArchiveError, BlockError, HeaderError, IndexDamaged, LimitError
 
@@ -83,7 +83,7 @@ def text(limit: int) -> Form:
         if type(value) is not str:
             raise _Malformed
         if len(value.encode()) > limit:
-            raise _Malformed
+            raise _TooMuch
         return value
 
     return form
@@ -152,11 +152,11 @@ def key(number: int, form: Form, *, optional: bool = False) -> Any:
 
 
 @cache
-def _wire(cls: Any) -> tuple[tuple[int, str, Form, bool], ...]:
+def _wire(cls: Hashable) -> tuple[tuple[int, str, Form, bool], ...]:
     """Key, attribute, form and presence of each field, in wire order."""
     return tuple(
         (f.metadata["key"], f.name, f.metadata["form"], f.default is MISSING)
-        for f in fields(cls)
+        for f in fields(cast("Any", cls))
         if "key" in f.metadata
     )
 
