@@ -377,7 +377,10 @@ class Grammar:
             raise IndexDamaged(msg, clause="9")
         entries = list(leaf.entries())
         kind, last = self._last_entry
-        if entries != sorted(entries) or (kind is leaf.kind and entries[0] < last):
+        doubled = leaf.kind is IndexKind.PATH and len({entry[0] for entry in entries}) < len(entries)
+        if leaf.kind is IndexKind.PATH and kind is leaf.kind and entries[0][0] == last[0]:
+            doubled = True
+        if doubled or entries != sorted(entries) or (kind is leaf.kind and entries[0] < last):
             msg = "look-up leaves are not sorted"
             raise IndexDamaged(msg, clause="9")
         self._last_entry = (leaf.kind, entries[-1])

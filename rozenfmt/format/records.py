@@ -7,10 +7,10 @@ module knows nothing of frames, keys or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from rozenfmt.errors import ArchiveError, BlockError, HeaderError, IndexDamaged, LimitError
 
@@ -151,14 +151,16 @@ def key(number: int, form: Form, *, optional: bool = False) -> Any:
     return field(default=None, metadata=metadata) if optional else field(metadata=metadata)
 
 
-@cache
-def _wire(cls: Hashable) -> tuple[tuple[int, str, Form, bool], ...]:
+def _declared(cls: Any) -> tuple[tuple[int, str, Form, bool], ...]:
     """Key, attribute, form and presence of each field, in wire order."""
     return tuple(
         (f.metadata["key"], f.name, f.metadata["form"], f.default is MISSING)
-        for f in fields(cast("Any", cls))
+        for f in fields(cls)
         if "key" in f.metadata
     )
+
+
+_wire: Callable[[Any], tuple[tuple[int, str, Form, bool], ...]] = cache(_declared)
 
 
 def encode(record: Any) -> bytes:

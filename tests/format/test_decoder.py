@@ -310,7 +310,8 @@ def header_with(base: Suite = Suite.PLAIN, /, **changes: Any) -> bytes:
     return build_header(replace(header.record, **changes), keys).section
 
 
-PASS = (2, 1, bytes(96))
+COST = (1).to_bytes(4, "little") + (8).to_bytes(4, "little")
+PASS = (2, 1, bytes(16) + COST + bytes(72))
 X = (1, 1, bytes(80))
 
 
@@ -319,11 +320,17 @@ X = (1, 1, bytes(80))
     [
         (0, {"archive_id": bytes(15)}, HeaderError),
         (0, {"kind": 9}, HeaderError),
-        (0, {"creator": "x" * 65}, HeaderError),
+        (0, {"creator": "x" * 65}, LimitError),
         (0, {"features": (2, 1)}, HeaderError),
         (0, {"features": (1,)}, UnsupportedError),
         (0, {"features": (77,)}, UnsupportedError),
-        (0, {"suite": 3}, HeaderError),  # without commitments
+        (0, {"suite": 3}, UnsupportedError),
+        (0, {"suite": 3, "features": (9,), "volume": 1}, UnsupportedError),
+        (0, {"id_key": 1}, UnsupportedError),
+        (1, {"id_key": 2**64 - 1}, UnsupportedError),
+        (1, {"id_key": 1, "commit_index": None}, HeaderError),
+        (1, {"stanzas": ((2, 1, bytes(96)),)}, LimitError),
+        (1, {"stanzas": ((2, 1, b"\xff" * 96),)}, LimitError),
         (0, {"padding": (1, 2, 1)}, HeaderError),
         (0, {"commit_secret": bytes(32)}, HeaderError),
         (0, {"stanzas": (X,)}, HeaderError),
@@ -406,16 +413,19 @@ def test_wrong_header_macs() -> None:
         for at in (1, 33):
             changed = bytearray(section)
             changed[-at] ^= 1
+            if suite is Suite.PLAIN:
+                with pytest.raises(HeaderError):
+                    parse_header(rehash(bytes(changed)))
+                continue
             header = parse_header(rehash(bytes(changed)))
             with pytest.raises(KeyFailure):
-                unlock(header, [Identity()], allow_plain=True)
-            if suite is not Suite.PLAIN:
-                check = with_keys(browse_keys(make_keys(suite)))
-                if at == 1:
-                    assert check(header) is not None  # MAC_S is not for a holder of I
-                else:
-                    with pytest.raises(KeyFailure):
-                        check(header)
+                unlock(header, [Identity()])
+            check = with_keys(browse_keys(make_keys(suite)))
+            if at == 1:
+                assert check(header) is not None  # MAC_S is not for a holder of I
+            else:
+                with pytest.raises(KeyFailure):
+                    check(header)
 
 
 def test_keys_that_contradict_the_commitments() -> None:
@@ -505,6 +515,19 @@ def test_flags(suite: Suite) -> None:
 
 
 @every_suite
+@every_right
+def test_the_mac_flag_of_unknown_types(suite: Suite, right: str) -> None:
+    """Whatever it says, such a block is passed over; in suite 0 no block has a MAC."""
+    small = small_archive(suite)
+    forge = Forge(suite)
+    lead = frame(forge, b"xyzw", b"header", b"body", FLAG_MAC)[0][:-32]
+    stored = lead + bytes(32)
+    forge.add_raw(stored + crypto.digest(stored), crypto.digest(stored))
+    _, error = read(forge.finish(), with_keys(keys_of(small, right)))
+    assert type(error) is (BlockError if suite is Suite.PLAIN else type(None))
+
+
+@every_suite
 def test_ancillary_flags_on_known_blocks(suite: Suite) -> None:
     if suite is Suite.PLAIN:
         forge = Forge()
@@ -568,6 +591,7 @@ def test_length_limits(suite: Suite, right: str) -> None:
         ({16: b"\3", 4: bytes(32)}, b"abc", BlockError),
         ({16: b"\3", 3: 2}, b"abc", BlockError),
         ({16: b"\3", 3: 4}, b"abc", BlockError),
+        ({16: b"\3", 3: 2**64 - 1}, b"abc", BlockError),
         ({16: b"\3", 2: 4}, b"abc", BlockError),
         ({16: b"\3", 2: 16_777_217}, b"abc", LimitError),
         ({16: b"\3", 1: 1}, b"abc", BlockError),
@@ -694,7 +718,10 @@ def end(number: int, length: int, blocks: int, table: bytes | None = None) -> St
             UnsupportedError,
         ),
         ([(b"FHDR", {16: 0, 17: b"x" * 65_536}, b"")], LimitError),
-        ([(b"FHDR", {16: 0, 19: "x" * 256}, b"")], BlockError),
+        ([(b"FHDR", {16: 0, 19: "x" * 256}, b"")], LimitError),
+        ([start(0), content(0, 0, 2**63 - 4)], None),
+        ([start(0), content(0, 0, 2**63 - 3)], BlockError),
+        ([start(0), content(0, 0, 2**64 - 1)], BlockError),
         ([(b"FHDR", {16: 0}, b"body")], BlockError),
         ([start(0), (b"FEND", {16: 0, 17: 3, 18: 0, 19: bytes(32)}, b"")], BlockError),
         ([start(n) for n in range(1_024)], None),
@@ -783,6 +810,10 @@ def test_directory_archives() -> None:
         for body in bodies:
             add_plain(forge, b"DIRY", {}, cbor.dumps(body))
         expect(error, forge)
+    forge = Forge(kind=Kind.DIRECTORY)
+    for kind in (b"xtra", b"prty", b"DIRY", b"xtra"):
+        add_plain(forge, kind, {}, cbor.dumps({1: []}))
+    expect(None, forge)
     for kind in (b"PACK", b"TREE", b"FHDR", b"ckpt"):
         forge = Forge(kind=Kind.DIRECTORY)
         add_plain(forge, kind, {16: b"\1"}, b"a")
@@ -790,6 +821,16 @@ def test_directory_archives() -> None:
 
 
 # --- Order, index, footer -----------------------------------------------------------------------
+
+
+@every_suite
+@pytest.mark.parametrize("with_key", [True, False])
+def test_ancillary_blocks_after_the_index(suite: Suite, with_key: bool) -> None:
+    forge = Forge(suite)
+    forge.index_root()
+    forge.add_raw(*frame(forge, b"xtra", b""))
+    _, error = read(forge.finish(with_root=False), with_keys(forge.keys if with_key else None))
+    assert type(error) is BlockError
 
 
 @every_suite
@@ -859,6 +900,8 @@ def indexed(*leaves: Draft, **changes: Any) -> tuple[Forge, bytes]:
         ([leaf(1, 2, b"prefix-a" + bytes(4))], {}, IndexDamaged),
         ([leaf(1, 1, b"short")], {}, IndexDamaged),
         ([leaf(1, 65_536, b"prefix-a" + bytes(2))], {}, IndexDamaged),
+        ([leaf(2, 2, b"0123456789abcdef" * 2 + b"\0\1\0\0")], {}, IndexDamaged),  # a path twice
+        ([PATH, leaf(2, 1, b"0123456789abcdef" + b"\1\0")], {}, IndexDamaged),
         ([leaf(3, 1, b"PACK" + bytes(32), first=0, offset=0)], {}, IndexDamaged),
         ([leaf(3, 1, b"PACK", first=0, offset=0)], {}, IndexDamaged),
         ([CONTENT], {"first": 1}, IndexDamaged),
@@ -931,12 +974,8 @@ def test_footer_bodies(suite: Suite) -> None:
         for length in (0, 63, 64, 65, 128):
             forge = Forge(suite, signed=signed)
             error: type[ArchiveError] | None = IndexDamaged  # a wrong length, or zeros for MACs
-            if length in (64, 128) and (length == 128) != signed:
-                error = SignatureError
-            elif suite is Suite.PLAIN and length == 128:
-                error = SignatureError  # zeros are no signature
-            elif suite is Suite.PLAIN and length == 64:
-                error = None
+            if suite is Suite.PLAIN and length in (64, 128):  # the MACs are right there, and zeros no signature
+                error = SignatureError if signed or length == 128 else None
             _, found = plain(forge, forge.finish(foot_body=bytes(length)))
             assert type(found) is (type(None) if error is None else error)
 

@@ -35,9 +35,11 @@ def test_tables_are_closed(name: str) -> None:
     reached = {start}
     while more := {target for (state, _), target in table.items() if state in reached} - reached:
         reached |= more
-    assert reached == set(start.__class__.__members__.values())
+    members: dict[str, Enum] = vars(type(start))["_member_map_"]
+    assert reached == set(members.values())
     events = {event for _, event in table}
-    assert events == set(type(next(iter(events))))
+    events_of: dict[str, Enum] = vars(type(next(iter(events))))["_member_map_"]
+    assert events == set(events_of.values())
 
 
 class Tables(RuleBasedStateMachine):

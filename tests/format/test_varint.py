@@ -90,5 +90,5 @@ def test_refused(data: bytes, count: int) -> None:
 @given(st.integers(max_value=-1) | st.integers(min_value=2**64))
 def test_numbers_out_of_range_are_not_written(number: int) -> None:
     for numbers in ([number], [1, number], [300, number]):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             encode_column(numbers)
