@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def backup(source: Path, target: str, recipient: rz.Recipient, options: dict[str, Any]) -> rz.CreateResult:
-    """Write the archive; failed requests are tried again for minutes."""
+    """Write the archive; requests that fail for a passing reason are tried again."""
     with rz.create(target, recipients=[recipient], storage_options=options) as archive:
         archive.add_tree(source, one_file_system=True, skip_caches=True)
     return archive.result
