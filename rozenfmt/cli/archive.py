@@ -15,7 +15,7 @@ import click
 import rozenfmt as rz
 
 from .keyfiles import ask_passphrase, read_passphrase, recipients_from, signing_key_from
-from .options import Reading, SizeType, command, reading, storage
+from .options import Reading, byte_size, command, reading, storage
 from .output import (
     Exit,
     Output,
@@ -59,7 +59,8 @@ def _add_create(group: click.Group) -> None:
         "--recipient",
         multiple=True,
         metavar="RECIPIENT",
-        help="Who may read: rzr1…, or a file of such lines, or a key file (its public half is used). Repeatable.",
+        help="Who may read: rzr1…, a file of such lines, or a key file (of which the public half is used). "
+        "Repeatable.",
     )
     @click.option(
         "-p", "--passphrase", is_flag=True, help="Encrypt with a passphrase; it is asked for twice."
@@ -99,7 +100,8 @@ def _add_create(group: click.Group) -> None:
     @click.option("--overwrite", is_flag=True, help="Replace OUT once the new archive is complete.")
     @click.option(
         "--part-size",
-        type=SizeType(),
+        type=byte_size,
+        metavar="SIZE",
         help="Part of an upload, e.g. 64MiB; needed for more than about 80 GiB.",
     )
     @click.option("--workers", type=click.IntRange(min=1), help="Threads; by default one for each processor.")
@@ -250,8 +252,9 @@ def _created(out: Output, location: str, writer: ArchiveWriter) -> int:
     result = writer.result
     status = Exit.INCOMPLETE if result.problem_count else Exit.DONE
     rate = result.content_bytes / max(result.seconds, 1e-3)
+    entries = count(result.entries, "entry", "entries")
     out.summary(
-        f"{shown_location(location)}: {count(result.entries, 'entry', 'entries')}, {size(result.content_bytes)} "
+        f"{shown_location(location)}: {entries}, {size(result.content_bytes)} "
         f"stored in {size(result.stored_bytes)}{ratio(result.stored_bytes, result.content_bytes)}, "
         f"{duration(result.seconds)}, {size(rate)}/s"
     )

@@ -167,9 +167,8 @@ def _add_inspect(group: click.Group) -> None:
                 out.record({"type": "block", **_block_fields(item)})
             else:
                 details = " ".join(f"{key}={_detail(value)}" for key, value in item.details.items())
-                out.line(
-                    f"{item.sequence:>8}  {safe(item.type)}  {item.offset:>14}  {item.length:>10}  {details}".rstrip()
-                )
+                start = f"{item.sequence:>8}  {safe(item.type)}  {item.offset:>14}  {item.length:>10}"
+                out.line(f"{start}  {details}".rstrip())
         return Exit.DONE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,9 @@ Environment:
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_EPILOG
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=_EPILOG,
 )
 @click.version_option(rz.__version__, prog_name="rozenfmt", message="%(prog)s %(version)s")
 def root() -> None:
@@ -52,7 +55,7 @@ def root() -> None:
     """
 
 
-@root.group("archive")
+@root.group("archive", no_args_is_help=False)
 def archive_group() -> None:
     """Write, read and examine single archives.
 
@@ -84,14 +87,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as error:
             _silence(sys.stdout)
             return _failed(state, error, "interrupted")
-        except BrokenPipeError:
-            # Whoever read has seen enough.
-            _silence(sys.stdout)
-            return Exit.FAILED
+        except BrokenPipeError as error:
+            return _broken_pipe(state, error)
         except OSError as error:
             _silence(sys.stdout)
             return _failed(state, error, f"cannot write to standard output: {error.strerror}")
     return code
+
+
+def _broken_pipe(state: State, error: BrokenPipeError) -> int:
+    """Whoever read our output has seen enough; any other broken pipe is a failure."""
+    if not _reader_gone(sys.stdout):
+        return _failed(state, error, error)
+    _silence(sys.stdout)
+    return Exit.FAILED
+
+
+def _reader_gone(stream: TextIO) -> bool:
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(stream, 0)  # errors and hang-ups are told without being asked for
+    return bool(poll.poll(0))
 
 
 def _guarded(arguments: list[str], state: State) -> int:
@@ -102,29 +119,37 @@ def _guarded(arguments: list[str], state: State) -> int:
             return int(root.invoke(context) or 0)
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stderr.write(error.format_message() + "\n")
-        return Exit.USAGE
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             path = error.ctx.command_path
             state.output.command = state.output.command or path.removeprefix("rozenfmt").strip()
-            sys.stderr.write(f"{error.ctx.get_usage()}\nTry '{path} --help'.\n")
+            group = isinstance(error.ctx.command, click.Group)
+            sys.stderr.write(
+                error.ctx.get_help() if group else f"{error.ctx.get_usage()}\nTry '{path} --help'."
+            )
+            sys.stderr.write("\n")
         return _failed(state, error, error.format_message(), Exit.USAGE)
-    except (KeyboardInterrupt, click.Abort) as error:
-        after = state.output.after_interrupt
-        return _failed(state, error, f"interrupted; {after}" if after else "interrupted")
     except BrokenPipeError:
         raise
-    except rz.RozenError as error:
-        return _failed(state, error, error, Exit.USAGE if isinstance(error, rz.UsageError) else Exit.FAILED)
-    except MemoryError as error:
-        return _failed(state, error, "not enough memory")
-    except OSError as error:
-        return _failed(state, error, error)
-    except Exception as error:  # noqa: BLE001 - the last line of defence
-        note = f"unexpected {type(error).__name__}: {error}. This is a bug: please report it"
-        return _failed(state, error, note + ("" if state.debug else ", with what --debug shows"))
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the last line of defence
+        return _failed(state, error, _words(state, error), _code(error))
+
+
+def _code(error: BaseException) -> Exit:
+    return Exit.USAGE if isinstance(error, rz.UsageError) else Exit.FAILED
+
+
+def _words(state: State, error: BaseException) -> str:
+    """What to say of an error that is not click's."""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        after = state.output.after_interrupt
+        return f"interrupted; {after}" if after else "interrupted"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, (rz.RozenError, OSError)):
+        return str(error)
+    note = f"unexpected {type(error).__name__}: {error}. This is a bug: please report it"
+    return note if state.debug else f"{note}, with what --debug shows"
 
 
 def _failed(state: State, error: BaseException, text: object, code: Exit = Exit.FAILED) -> int:

@@ -16,7 +16,7 @@ import rozenfmt as rz
 from .keyfiles import identities_from, read_small, verify_key_from
 from .output import Output
 
-__all__ = ["Reading", "SizeType", "State", "command", "key_options", "reading", "storage"]
+__all__ = ["Reading", "State", "byte_size", "command", "key_options", "reading", "storage"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,24 +34,29 @@ class State:
     debug: bool = False
 
 
-class SizeType(click.ParamType[int]):
-    """A number of bytes: 1048576, 64M and 64MiB by 1024, 64MB by 1000."""
+def byte_size(value: str) -> int:
+    """A number of bytes: 1048576; 64M and 64MiB by 1024; 64MB by 1000."""
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        msg = f"{value!r} is not a size; write for example 64MiB"
+        raise click.BadParameter(msg)
+    base = 1000 if match["suffix"] and match["suffix"].upper() == "B" and match["unit"] else 1024
+    power = " KMGT".index(match["unit"].upper() or " ")
+    return int(float(match["number"]) * base**power)
 
-    name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write for example 64MiB", param, ctx)
-        base = 1000 if (match["suffix"] or "").upper() == "B" and match["unit"] else 1024
-        power = " KMGT".index(match["unit"].upper() or " ")
-        return int(float(match["number"]) * base**power)
+def member_name(value: str) -> bytes | int:
+    """An archive of a joined object, by its number or its id."""
+    if re.fullmatch(r"[0-9a-fA-F]{32}", value):
+        return bytes.fromhex(value)
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    msg = f"{value!r} is neither a number nor an id of 32 hexadecimal digits"
+    raise click.BadParameter(msg)
 
 
 def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
-    """A command of ``group`` with the options that every command has; its first argument is the ``Output``."""
+    """A command of ``group`` with the options that every command has; it is called with an ``Output``."""
 
     def decorate(function: Callable[..., int]) -> click.Command:
         @functools.wraps(function)
@@ -72,9 +77,7 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], cli
             click.option("--debug", is_flag=True, help="Show a traceback if something fails."),
             click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output."),
             click.option("-v", "--verbose", is_flag=True, help="More details; every problem."),
-            click.option(
-                "-q", "--quiet", is_flag=True, help="No summary, no progress; only problems and errors."
-            ),
+            click.option("-q", "--quiet", is_flag=True, help="Only problems and errors."),
         ):
             call = option(call)
         made = group.command(name)(call)
@@ -103,7 +106,7 @@ def key_options(function: Command) -> Command:
             "--identity",
             multiple=True,
             metavar="FILE",
-            help="Key file to read with; repeatable. By default $ROZENFMT_IDENTITY, unless a passphrase is given.",
+            help="Key file to read with. Repeatable; else, and without a passphrase, $ROZENFMT_IDENTITY.",
         ),
     ):
         function = option(function)
@@ -123,14 +126,14 @@ def storage(function: Command) -> Command:
     file = click.option(
         "--storage-options-file",
         metavar="FILE",
-        help="JSON object of options for the storage. The place for secrets, if environment or profile will not do.",
+        help="JSON object of such options; for secrets that no environment variable or profile gives.",
     )
     pair = click.option(
         "-o",
         "--storage-option",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Option for the storage (fsspec); VALUE may be JSON. Repeatable. Not for secrets: other users see it.",
+        help="Option for the storage (fsspec); VALUE may be JSON. Repeatable. Others see it: no secrets.",
     )
     return pair(file(call))  # type: ignore[return-value]
 
@@ -222,7 +225,8 @@ def reading(*, verify: bool = True, member: bool = True) -> Callable[[Command], 
             wrapped = click.option(
                 "--member",
                 "which",
-                type=MemberType(),
+                type=member_name,
+                metavar="NUMBER|ID",
                 help="In a joined object: the archive's number from 0, or its id.",
             )(wrapped)
         wrapped = click.option(
@@ -239,18 +243,3 @@ def reading(*, verify: bool = True, member: bool = True) -> Callable[[Command], 
         return key_options(wrapped)  # type: ignore[return-value]
 
     return decorate
-
-
-class MemberType(click.ParamType["bytes | int"]):
-    """An archive of a joined object."""
-
-    name = "number|id"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes | int:
-        if isinstance(value, (bytes, int)):
-            return value
-        if re.fullmatch(r"[0-9a-fA-F]{32}", value):
-            return bytes.fromhex(value)
-        if re.fullmatch(r"[0-9]{1,9}", value):
-            return int(value)
-        self.fail(f"{value!r} is neither a number nor an id of 32 hexadecimal digits", param, ctx)

@@ -248,7 +248,6 @@ def test_extract_paths_and_overwrite(tmp_path: Path, world: World) -> None:
     run(*extract, "--overwrite", "perhaps", code=2)
 
 
-@pytest.mark.xfail(reason="Archive.extract refuses a parent that two paths share", strict=False)
 def test_extract_two_paths_of_one_directory(tmp_path: Path, world: World) -> None:
     extract = ("archive", "extract", "-i", world.path / "me.key", world.path / "a.rzn", tmp_path)
     run(*extract, "tree/a.txt", "tree/sub")
