@@ -59,15 +59,10 @@ def _add_create(group: click.Group) -> None:
         "--recipient",
         multiple=True,
         metavar="RECIPIENT",
-        help="Who may read: rzr1…, a file of such lines, or a key file (of which the public half is used). "
-        "Repeatable.",
+        help="Who may read: rzr1…, a file of such lines, or a key file (of which the public half is used). Repeatable.",
     )
-    @click.option(
-        "-p", "--passphrase", is_flag=True, help="Encrypt with a passphrase; it is asked for twice."
-    )
-    @click.option(
-        "--passphrase-file", metavar="FILE", help="Encrypt with the passphrase in FILE (- for stdin)."
-    )
+    @click.option("-p", "--passphrase", is_flag=True, help="Encrypt with a passphrase; it is asked for twice.")
+    @click.option("--passphrase-file", metavar="FILE", help="Encrypt with the passphrase in FILE (- for stdin).")
     @click.option("--plain", is_flag=True, help="Do not encrypt.")
     @click.option(
         "--browse",
@@ -94,9 +89,7 @@ def _add_create(group: click.Group) -> None:
     @click.option("--exclude-from", multiple=True, metavar="FILE", help="File of such patterns. Repeatable.")
     @click.option("--one-file-system", is_flag=True, help="Do not cross mount points.")
     @click.option("--skip-caches", is_flag=True, help="Leave out directories that hold a CACHEDIR.TAG.")
-    @click.option(
-        "--name", metavar="NAME", help="Store the one PATH under this name; needed for standard input."
-    )
+    @click.option("--name", metavar="NAME", help="Store the one PATH under this name; needed for standard input.")
     @click.option("--overwrite", is_flag=True, help="Replace OUT once the new archive is complete.")
     @click.option(
         "--part-size",
@@ -147,9 +140,7 @@ def _create(
     **options: Any,
 ) -> int:
     names = _stored_names(paths, name)
-    recipients = _recipients(
-        recipient, browse, passphrase=passphrase, passphrase_file=passphrase_file, plain=plain
-    )
+    recipients = _recipients(recipient, browse, passphrase=passphrase, passphrase_file=passphrase_file, plain=plain)
     signer = signing_key_from(sign, sign_passphrase_file) if sign is not None else None
     browsers = recipients_from(browse)
     out.after_interrupt = "nothing was written"
@@ -198,13 +189,9 @@ def _stored_names(paths: Sequence[str], name: str | None) -> list[bytes]:
             except OSError as error:
                 msg = f"cannot read {path}: {error.strerror}"
                 raise rz.SourceError(msg) from error
-        stored = (
-            os.fsencode(name) if name is not None else os.path.basename(os.path.abspath(os.fsencode(path)))
-        )
+        stored = os.fsencode(name) if name is not None else os.path.basename(os.path.abspath(os.fsencode(path)))
         if stored in names:
-            msg = (
-                f"two of the paths have the name {os.fsdecode(stored)}: archive the directory that holds both"
-            )
+            msg = f"two of the paths have the name {os.fsdecode(stored)}: archive the directory that holds both"
             raise rz.UsageError(msg)
         names.append(stored or b"root")
     return names
@@ -220,9 +207,7 @@ def _recipients(
 ) -> list[rz.Recipient | rz.Passphrase]:
     by_passphrase = passphrase or passphrase_file is not None
     if sum((bool(given), by_passphrase, plain)) != 1:
-        msg = (
-            "say who may read: at least one -r RECIPIENT, or a passphrase (-p), or --plain; one of the three"
-        )
+        msg = "say who may read: at least one -r RECIPIENT, or a passphrase (-p), or --plain; one of the three"
         raise rz.UsageError(msg)
     if browse and not given:
         msg = "--browse goes with -r RECIPIENT"
@@ -284,9 +269,7 @@ def _add_list(group: click.Group) -> None:
     @reading()
     @click.argument("location", metavar="ARCHIVE")
     @click.argument("paths", metavar="[PATH]...", nargs=-1)
-    def list_(
-        out: Output, *, reading: Reading, location: str, paths: tuple[str, ...], long: bool, null: bool
-    ) -> int:
+    def list_(out: Output, *, reading: Reading, location: str, paths: tuple[str, ...], long: bool, null: bool) -> int:
         """List an archive, or what is at and below a PATH in it.
 
         A directory's name ends in /. Control characters, bytes that are not UTF-8 and backslashes are
@@ -335,13 +318,7 @@ def _long(entry: rz.ArchiveEntry) -> str:
     owner = f"{safe(entry.user) or entry.uid}/{safe(entry.group) or entry.gid}"
     amount = f"{entry.device[0]},{entry.device[1]}" if entry.device else str(entry.size)
     target = f" -> {safe(entry.target)}" if entry.target else ""
-    marks = (
-        " (changed while stored)"
-        if entry.changed
-        else " (unreadable when stored)"
-        if entry.unreadable
-        else ""
-    )
+    marks = " (changed while stored)" if entry.changed else " (unreadable when stored)" if entry.unreadable else ""
     return f"{mode} {owner:<17} {amount:>12} {_time(entry.mtime_ns)} {_name(entry)}{target}{marks}"
 
 
@@ -422,10 +399,12 @@ def _add_extract(group: click.Group) -> None:
         """
         archive = reading.open(location)
         out.after_interrupt = "what was restored before stays"
-        with progress_bar(out) as progress:
-            result = archive.extract(
-                destination, paths=paths, xattrs=not no_xattrs, progress=progress, **options
-            )
+        try:
+            with progress_bar(out) as progress:
+                result = archive.extract(destination, paths=paths, xattrs=not no_xattrs, progress=progress, **options)
+        except (rz.BlockError, rz.IndexDamaged):
+            out.note("rozenfmt: what was restored before stays; 'rozenfmt archive salvage' restores all that is whole")
+            raise
         status = Exit.INCOMPLETE if result.problem_count else Exit.DONE
         rate = result.bytes / max(result.seconds, 1e-3)
         out.summary(
@@ -433,9 +412,7 @@ def _add_extract(group: click.Group) -> None:
             f"{duration(result.seconds)}, {size(rate)}/s"
         )
         if result.skipped:
-            out.summary(
-                f"{count(result.skipped, 'entry', 'entries')} left alone, since they stand there already"
-            )
+            out.summary(f"{count(result.skipped, 'entry', 'entries')} left alone, since they stand there already")
         out.problems(result.problems, result.problem_count)
         return out.document(
             status,

@@ -181,9 +181,7 @@ def _header_fields(item: rz.Inspection) -> dict[str, Any]:
         except ValueError:
             return f"unknown-{number}"
 
-    recipients = [
-        {"kind": name(StanzaType, kind), "right": name(rz.Right, right)} for kind, right in item.recipients
-    ]
+    recipients = [{"kind": name(StanzaType, kind), "right": name(rz.Right, right)} for kind, right in item.recipients]
     return {
         "archive_id": item.archive_id.hex(),
         "base": item.base,
@@ -239,9 +237,7 @@ def _add_salvage(group: click.Group) -> None:
         show_default=True,
         help="What to do with files that stand in DEST.",
     )
-    @click.option(
-        "--number", "member", type=click.IntRange(min=0), default=0, help="Which archive of a joined object."
-    )
+    @click.option("--number", "member", type=click.IntRange(min=0), default=0, help="Which archive of a joined object.")
     @reading(verify=False, member=False)
     @click.argument("location", metavar="ARCHIVE")
     @click.argument("destination", metavar="DEST")
@@ -300,9 +296,7 @@ def _salvaged(out: Output, destination: str, report: rz.SalvageReport, *, whole:
         out.summary("the archive has no footer: it was cut off, and how much is missing cannot be known")
     if report.missing:
         lost = sum(last - first + 1 for first, last in report.missing)
-        spans = ", ".join(
-            f"{first}" if first == last else f"{first}-{last}" for first, last in report.missing[:10]
-        )
+        spans = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in report.missing[:10])
         more = ", …" if len(report.missing) > 10 else ""
         out.summary(f"{count(lost, 'block')} missing: {spans}{more}")
     if report.damaged_bytes:
@@ -343,9 +337,7 @@ def _add_compare(group: click.Group) -> None:
         """
         first, second = _side(location, reading), _side(other, replace(reading, member=None))
         with progress_bar(out) as progress:
-            difference = rz.compare(
-                first, second, contents=not no_contents, exclude=exclude, progress=progress
-            )
+            difference = rz.compare(first, second, contents=not no_contents, exclude=exclude, progress=progress)
         if not (out.json or out.quiet):
             for change in difference.changes:
                 details = f" ({safe(', '.join(change.details))})" if change.details else ""
@@ -435,9 +427,7 @@ def _show_members(out: Output, location: str, members: list[rz.Member]) -> int:
         own = None if kind == "directory" else number
         number += own is not None
         shown = "-" if own is None else own
-        out.summary(
-            f"{shown:>6}  {member.archive_id.hex()}  {kind:<14} {member.offset:>16}  {size(member.length)}"
-        )
+        out.summary(f"{shown:>6}  {member.archive_id.hex()}  {kind:<14} {member.offset:>16}  {size(member.length)}")
         fields.append(
             {
                 "number": own,

@@ -150,9 +150,7 @@ def _lines(file: str) -> list[str]:
 
 def recipients_from(given: Iterable[str]) -> list[rz.Recipient]:
     """Recipients as they are given: in one line of text, or in files."""
-    return [
-        rz.Recipient.parse(text) for one in given for text in _public(one, "rzr1", "recipient", "rzi1 rzp1")
-    ]
+    return [rz.Recipient.parse(text) for one in given for text in _public(one, "rzr1", "recipient", "rzi1 rzp1")]
 
 
 def verify_key_from(given: str) -> rz.VerifyKey:

@@ -21,12 +21,8 @@ def add_commands(root: click.Group) -> None:
     @command(root, "keygen")
     @click.option("-o", "--output", required=True, metavar="FILE", help="Where to save the key; mode 0600.")
     @click.option("--sign", is_flag=True, help="Make a signing key instead of an identity.")
-    @click.option(
-        "-p", "--passphrase", is_flag=True, help="Lock the file; the passphrase is asked for twice."
-    )
-    @click.option(
-        "--passphrase-file", metavar="FILE", help="Lock the file with the passphrase in FILE (- for stdin)."
-    )
+    @click.option("-p", "--passphrase", is_flag=True, help="Lock the file; the passphrase is asked for twice.")
+    @click.option("--passphrase-file", metavar="FILE", help="Lock the file with the passphrase in FILE (- for stdin).")
     def keygen(out: Output, *, output: str, sign: bool, passphrase: bool, passphrase_file: str | None) -> int:
         """Make a key, save it, and print its public half.
 

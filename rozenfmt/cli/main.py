@@ -124,9 +124,7 @@ def _guarded(arguments: list[str], state: State) -> int:
             path = error.ctx.command_path
             state.output.command = state.output.command or path.removeprefix("rozenfmt").strip()
             group = isinstance(error.ctx.command, click.Group)
-            sys.stderr.write(
-                error.ctx.get_help() if group else f"{error.ctx.get_usage()}\nTry '{path} --help'."
-            )
+            sys.stderr.write(error.ctx.get_help() if group else f"{error.ctx.get_usage()}\nTry '{path} --help'.")
             sys.stderr.write("\n")
         return _failed(state, error, error.format_message(), Exit.USAGE)
     except BrokenPipeError:
@@ -208,7 +206,7 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
         if stream is None:  # closed by whoever started this
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
             continue
         if isinstance(getattr(stream, "buffer", None), io.RawIOBase):
             # With PYTHONUNBUFFERED the stream writes what fits into a pipe, and drops the rest.

@@ -21,9 +21,7 @@ __all__ = ["Reading", "State", "byte_size", "command", "key_options", "reading",
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _COMMON: Final = 4
-_SIZE: Final = re.compile(
-    r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[KMGT]?)(?P<suffix>i?B)?", re.IGNORECASE
-)
+_SIZE: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[KMGT]?)(?P<suffix>i?B)?", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -117,9 +115,7 @@ def storage(function: Command) -> Command:
     """``--storage-option`` and ``--storage-options-file``, given to the command as ``storage_options``."""
 
     @functools.wraps(function)
-    def call(
-        *args: Any, storage_option: tuple[str, ...], storage_options_file: str | None, **rest: Any
-    ) -> Any:
+    def call(*args: Any, storage_option: tuple[str, ...], storage_options_file: str | None, **rest: Any) -> Any:
         options = _storage_options(storage_option, storage_options_file)
         return function(*args, storage_options=options, **rest)
 

@@ -204,7 +204,5 @@ class Output:
 
 def problem_fields(problems: Iterable[rz.Problem], total: int) -> dict[str, Any]:
     """Problems for JSON."""
-    listed = [
-        {**text_fields("path", p.path), "what": p.what, **text_fields("detail", p.detail)} for p in problems
-    ]
+    listed = [{**text_fields("path", p.path), "what": p.what, **text_fields("detail", p.detail)} for p in problems]
     return {"problem_count": total, "problems": listed}

@@ -100,7 +100,7 @@ class Terminal:
             [*COMMAND, *arguments],
             cwd=cwd,
             env=environment(env),
-            preexec_fn=lambda: os.login_tty(slave),
+            preexec_fn=lambda: os.login_tty(slave),  # noqa: PLW1509 - nothing else makes it the controlling one
         )
         os.close(slave)
 

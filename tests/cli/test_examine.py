@@ -49,6 +49,12 @@ def test_check_finds_damage(damaged: Path, world: World) -> None:
         assert document["damages"][0]["failure_class"] == "block"
 
 
+def test_damage_leads_to_salvage(damaged: Path, world: World, tmp_path: Path) -> None:
+    result = run("archive", "extract", "-i", world.path / "me.key", damaged, tmp_path / "out", code=1)
+    assert "rozenfmt archive salvage" in result.err
+    assert "rozenfmt: error: " in result.err
+
+
 def test_check_demands_a_signature(world: World, tmp_path: Path) -> None:
     run("archive", "check", "--verify-key", "sign.key", "a.rzn", cwd=world.path)
     run("keygen", "--sign", "-o", tmp_path / "s.key")

@@ -69,9 +69,7 @@ def test_passphrase_from_a_file(tmp_path: Path, world: World, words: Path) -> No
     run("archive", "create", "--passphrase-file", words, "x.rzn", world.tree / "a.txt", cwd=tmp_path)
     cat = run("archive", "cat", "--passphrase-file", words, "x.rzn", "a.txt", cwd=tmp_path)
     assert cat.stdout == b"hello\n"
-    wrong = run(
-        "archive", "cat", "--passphrase-file", "-", "x.rzn", "a.txt", cwd=tmp_path, stdin=b"no", code=1
-    )
+    wrong = run("archive", "cat", "--passphrase-file", "-", "x.rzn", "a.txt", cwd=tmp_path, stdin=b"no", code=1)
     assert wrong.stdout == b""
     assert "passphrase" in wrong.err
 

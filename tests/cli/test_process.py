@@ -34,9 +34,7 @@ def test_version() -> None:
     assert run("--version").out == f"rozenfmt {rz.__version__}\n"
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["archive"], ["nonsense"], ["archive", "nonsense"], ["keygen"], ["--no"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["archive"], ["nonsense"], ["archive", "nonsense"], ["keygen"], ["--no"]])
 def test_usage_errors(arguments: list[str]) -> None:
     result = run(*arguments, code=2)
     assert result.out == ""
@@ -161,7 +159,7 @@ def test_ignored_signals_stay_ignored(tmp_path: Path, world: World) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
-        preexec_fn=ignore,
+        preexec_fn=ignore,  # noqa: PLW1509 - as nohup does
     )
     end = time.monotonic() + SECONDS
     while not list(tmp_path.iterdir()):
