@@ -53,7 +53,8 @@ class CommandLine(SphinxDirective):
         return list(self._sections(root, "rozenfmt", None))
 
     def _sections(self, command: click.Command, name: str, parent: click.Context | None) -> Any:
-        context = click.Context(command, info_name=name, parent=parent, terminal_width=96, max_content_width=96)
+        settings = {**command.context_settings, "terminal_width": 96, "max_content_width": 96}
+        context = click.Context(command, info_name=name, parent=parent, **settings)
         title = context.command_path
         section = nodes.section(ids=[nodes.make_id(title)], names=[nodes.fully_normalize_name(title)])
         section += nodes.title(text=title)
@@ -173,6 +174,16 @@ def skip(_app: Sphinx, _what: str, _name: str, obj: object, _skip: object, _opti
     return True if first.endswith("; internal.") else None
 
 
+def shorten(
+    _app: Sphinx, what: str, _name: str, obj: object, _options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    """Show no constructor of what the library makes and a user only reads."""
+    text = obj.__doc__ or ""
+    made = "; made by" in text or ("Attributes:" in text and "Args:" not in text)
+    inherited = what == "exception" and "Args:" not in text
+    return ("", None) if (what == "class" and made) or inherited else (signature, returns)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it."""
     app.add_directive("command-line", CommandLine)
@@ -181,5 +192,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("mermaid", Mermaid)
     app.connect("missing-reference", resolve)
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-process-docstring", tidy, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
