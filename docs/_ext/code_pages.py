@@ -178,6 +178,8 @@ def shorten(
     _app: Sphinx, what: str, _name: str, obj: object, _options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None] | None:
     """Show no constructor of what the library makes and a user only reads."""
+    if not signature:
+        return None
     text = obj.__doc__ or ""
     made = "; made by" in text or ("Attributes:" in text and "Args:" not in text)
     inherited = what == "exception" and "Args:" not in text

@@ -48,7 +48,7 @@ def test_check(name: str) -> None:
 
 
 def test_documentation_builds_without_a_warning(tmp_path: Path) -> None:
-    options = ["-n", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "doctrees"]
+    options: list[str | Path] = ["-n", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "doctrees"]
     check("-m", "sphinx", *options, "docs", tmp_path / "html")
     assert (tmp_path / "html" / "specification" / "format.html").exists()
 
