@@ -174,6 +174,11 @@ class Identity:
         """
         return cls(_load(path, (cls._PREFIX, cls._LOCKED_PREFIX), "an identity", passphrase))
 
+    @classmethod
+    def parse(cls, text: str, passphrase: str | None = None) -> Self:
+        """Read a key file's text, or its one line alone; errors as ``load``."""
+        return cls(_parse(text, "the text given", (cls._PREFIX, cls._LOCKED_PREFIX), "an identity", passphrase))
+
     def __repr__(self) -> str:
         return f"Identity(recipient={str(self.recipient)[:16]}…)"
 
@@ -215,6 +220,11 @@ class SigningKey:
     def load(cls, path: str | os.PathLike[str], passphrase: str | None = None) -> Self:
         """Read a key file as ``Identity.load`` does."""
         return cls(_load(path, (cls._PREFIX, cls._LOCKED_PREFIX), "a signing key", passphrase))
+
+    @classmethod
+    def parse(cls, text: str, passphrase: str | None = None) -> Self:
+        """Read a key file's text, or its one line alone; errors as ``load``."""
+        return cls(_parse(text, "the text given", (cls._PREFIX, cls._LOCKED_PREFIX), "a signing key", passphrase))
 
     def __repr__(self) -> str:
         return f"SigningKey(verify_key={str(self.verify_key)[:16]}…)"
@@ -282,28 +292,33 @@ def _save(
 
 def _load(path: str | os.PathLike[str], prefixes: tuple[str, str], what: str, passphrase: str | None) -> bytes:
     try:
-        lines = Path(path).read_text(encoding="ascii").splitlines()
+        text = Path(path).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         msg = f"cannot read the key file {os.fspath(path)}: {reason}"
         raise UsageError(msg) from error
-    keys = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    return _parse(text, os.fspath(path), prefixes, what, passphrase)
+
+
+def _parse(text: str, where: str, prefixes: tuple[str, str], what: str, passphrase: str | None) -> bytes:
+    """The seed in a key file's text."""
+    keys = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
     if len(keys) != 1 or not keys[0].startswith(prefixes):
-        msg = f"{os.fspath(path)} does not hold {what}"
+        msg = f"{where} does not hold {what}"
         raise UsageError(msg)
     if keys[0].startswith(prefixes[0]):
         return _decode(prefixes[0], keys[0], what)
     if passphrase is None:
-        msg = f"{os.fspath(path)} is locked by a passphrase; give it"
+        msg = f"{where} is locked by a passphrase; give it"
         raise UsageError(msg)
     body = _decode(prefixes[1], keys[0], what)
     if len(body) != 96:
-        msg = f"{os.fspath(path)} does not hold {what}"
+        msg = f"{where} does not hold {what}"
         raise UsageError(msg)
     try:
         return crypto.passphrase_open(passphrase, Right.READ, _file_context(prefixes[1]), body, ARGON2_READER_LIMIT)
     except NoMatchingKey:
-        msg = f"the passphrase does not open {os.fspath(path)}"
+        msg = f"the passphrase does not open {where}"
         raise WrongPassphrase(msg) from None
 
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from rozenfmt.errors import ArchiveError
 from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format.blocks import Block, Opener
-from rozenfmt.format.decoder import Grammar, RawBlock, RawHeader, RawTail, Splitter, open_raw, opener_for
-from rozenfmt.format.header import unlock
+from rozenfmt.format.builders import TAIL_SIZE
+from rozenfmt.format.decoder import Grammar, RawBlock, RawHeader, RawTail, Splitter, open_raw, opener_for, parse_tail
+from rozenfmt.format.header import PREAMBLE_SIZE, parse_header, unlock
+from rozenfmt.format.limits import MAX_HEADER_RECORD
 from rozenfmt.format.registry import Kind
 from rozenfmt.keys import Identity, Passphrase, VerifyKey
 
-from .framescan import scan_frames
+from .framescan import Gap, scan_frames
 from .pipeline import default_workers
 from .verify import ContentVerifier
 from .writer import TempRuns
@@ -143,9 +145,21 @@ def _list_damage(report: CheckReport, error: ArchiveError, storage: Storage, nam
     at = base + (error.offset or 0)
     report.damages.append(Damage(at, error.block, error.failure_class, error.message))
     for gap in scan_frames(storage, name, at).gaps:
-        if gap.start > at:
+        if gap.start > at and not _between_archives(storage, name, gap):
             msg = f"{gap.length} bytes hold no valid block"
             report.damages.append(Damage(gap.start, None, "block", msg))
+
+
+def _between_archives(storage: Storage, name: str, gap: Gap) -> bool:
+    """Whether a gap is just what stands between blocks: a tail, and the header of the next archive."""
+    if gap.length > TAIL_SIZE + PREAMBLE_SIZE + MAX_HEADER_RECORD + 64:
+        return False
+    data = storage.read(name, gap.start, gap.length)
+    try:
+        parse_tail(data[:TAIL_SIZE])
+        return len(data) == TAIL_SIZE or len(parse_header(data[TAIL_SIZE:]).section) == len(data) - TAIL_SIZE
+    except ArchiveError:
+        return False
 
 
 class _Check:
@@ -226,6 +240,7 @@ class _Check:
             return
         assert self._grammar is not None
         self._grammar.accept_tail(item.data, item.offset)
+        self.report.bytes = self.base + item.offset + len(item.data)
         if self._verifier is not None:
             self._verifier.finish()
             self.report.entries += self._verifier.entries

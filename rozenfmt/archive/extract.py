@@ -7,6 +7,7 @@ worker threads.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections import deque
@@ -104,13 +105,24 @@ def extract(
             finally:
                 job.close()
     except OSError as error:
-        msg = f"cannot restore below {os.fsdecode(destination)!r}: {error.strerror}; free space or choose another place"
-        raise StorageError(msg) from error
+        raise cannot_restore(destination, error) from error
     result.files, result.directories = restorer.files, restorer.directories
     result.bytes, result.skipped = restorer.bytes, restorer.skipped
     result.seconds = time.monotonic() - started
     job.emit(b"")
     return result
+
+
+def cannot_restore(destination: str | bytes | os.PathLike[str], error: OSError) -> StorageError:
+    """The error for a destination that cannot be written at all."""
+    advice = {
+        errno.ENOSPC: "free space and run it again: what is restored already is kept",
+        errno.EDQUOT: "the quota is used up: free space and run it again",
+        errno.EROFS: "the file system is read-only: choose another place",
+        errno.EACCES: "you may not write there: choose another place, or another user",
+        errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+    }.get(error.errno or 0, "choose another place")
+    return StorageError(f"cannot restore below {os.fsdecode(destination)!r}: {error.strerror}; {advice}")
 
 
 def _outermost(paths: Sequence[bytes]) -> list[bytes]:

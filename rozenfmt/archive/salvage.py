@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from blake3 import blake3
 
-from rozenfmt.errors import ArchiveError, HeaderError, NoMatchingKey, StorageError, TruncatedError, UsageError
+from rozenfmt.errors import (
+    ArchiveError,
+    HeaderError,
+    LimitError,
+    NoMatchingKey,
+    StorageError,
+    TruncatedError,
+    UnsupportedError,
+    UsageError,
+)
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces, foot_record
@@ -29,6 +38,7 @@ from rozenfmt.format.nodes import Entry, Kind, Mark, Node, NodeType
 from rozenfmt.format.records import StreamContent
 from rozenfmt.keys import Identity, Passphrase
 
+from .extract import cannot_restore
 from .framescan import Gap, Window, frames
 
 if TYPE_CHECKING:
@@ -131,8 +141,7 @@ def salvage(
             rescue = _Rescue(blocks, restorer, report, tell, progress)
             rescue.run()
     except OSError as error:
-        msg = f"cannot restore below {os.fsdecode(destination)!r}: {error.strerror}; free space or choose another place"
-        raise StorageError(msg) from error
+        raise cannot_restore(destination, error) from error
     report.files, report.directories, report.bytes = restorer.files, restorer.directories, restorer.bytes
     report.seconds = time.monotonic() - started
     return report
@@ -162,6 +171,7 @@ class _Survey:
         self._headers: dict[bytes, tuple[Header, str]] = {}
         self._terminated: set[bytes] = set()
         self._gaps: list[Gap] = []
+        self._unusable: ArchiveError | None = None
         self._scan()
 
     def _scan(self) -> None:
@@ -197,7 +207,8 @@ class _Survey:
             try:
                 header = parse_header(data[start:])
                 length = header_section_length(data[start:])
-            except ArchiveError:
+            except ArchiveError as error:
+                self._refused(error)
                 at += start + 1
                 continue
             self._headers.setdefault(header.archive_id, (header, "front"))
@@ -209,11 +220,17 @@ class _Survey:
     def _foot(self, frame: Frame) -> None:
         try:
             header = parse_header(foot_record(frame).header)
-        except ArchiveError:
+        except ArchiveError as error:
+            self._refused(error)
             return
         if header.archive_id == frame.prefix.archive_id:
             self._terminated.add(header.archive_id)
             self._headers.setdefault(header.archive_id, (header, "back"))
+
+    def _refused(self, error: ArchiveError) -> None:
+        """A header that is whole, and cannot be used: that is the reason to give if there is no other."""
+        if self._unusable is None and isinstance(error, (LimitError, UnsupportedError)):
+            self._unusable = error
 
     def choose(
         self, identities: tuple[Identity | Passphrase, ...], member: int, *, allow_plain: bool
@@ -237,6 +254,9 @@ class _Survey:
 
     def _no_header(self) -> None:
         start = self._storage.read(self._name, 0, min(self._size, MAX_HEADER_RECORD + PREAMBLE_SIZE + 64))
+        if self._unusable is not None:
+            self._unusable.object = self._report.object
+            raise self._unusable
         if not self._frames and self._size:
             parse_header(start)  # says best what is wrong
         if not self._size:

@@ -139,6 +139,9 @@ def list_members(reader: ObjectReader) -> list[Member]:
     """The archives of an object, first to last, found from the end backwards."""
     members = []
     end = reader.size
+    if not end:
+        msg = "the object is empty"
+        raise TruncatedError(msg, object=reader.name, offset=0, clause="2")
     while end > 0:
         tail = _read_tail(reader, end)
         base = end - tail.total
@@ -334,7 +337,7 @@ def _member_end(reader: ObjectReader, member: bytes | int | None) -> int:
             if one.archive_id == member:
                 return one.offset + one.length
     listed = ", ".join(f"{n}: {m.archive_id.hex()}" for n, m in enumerate(content[:20]))
-    what = "holds several archives; say which by member=" if member is None else f"has no member {member!r}"
+    what = "holds several archives; say which one (member)" if member is None else f"has no member {member!r}"
     msg = f"{reader.name} {what} ({listed})"
     raise UsageError(msg)
 

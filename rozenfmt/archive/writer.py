@@ -37,6 +37,7 @@ from .treewriter import OpenDirectory, TreeWriter
 if TYPE_CHECKING:
     from rozenfmt.storage.base import Upload
     from rozenfmt.tree.content import FileReader
+    from rozenfmt.tree.scan import Scanner
 
 __all__ = ["ArchiveWriter", "CreateResult", "TempRuns", "create"]
 
@@ -321,7 +322,7 @@ class ArchiveWriter:
             name=stored,
         )
         before = self._tree.entries
-        sink = _Sink(self)
+        sink = _Sink(self, scanner)
         try:
             scanner.run(sink)
         except SourceError:
@@ -512,11 +513,20 @@ class ArchiveWriter:
 class _Sink:
     """Takes what the scanner finds into the tree writer."""
 
-    def __init__(self, writer: ArchiveWriter) -> None:
+    def __init__(self, writer: ArchiveWriter, scanner: Scanner) -> None:
         self._writer = writer
+        self._scanner = scanner
         self._tree = writer._tree  # noqa: SLF001
         self._stack = self._tree.stack
         self._count = 0
+        self._own_file = getattr(writer._upload, "identity", None)  # noqa: SLF001
+
+    def _is_archive_itself(self) -> bool:
+        """Whether the file at hand is the archive that is being written, inside its own source."""
+        if self._own_file is None:
+            return False
+        stat = self._scanner.stat
+        return (stat.st_dev, stat.st_ino) == self._own_file
 
     def _tick(self, entry: Entry) -> None:
         self._count += 1
@@ -533,11 +543,15 @@ class _Sink:
         self._tree.add(self._stack[-1], entry)
 
     def small(self, entry: Entry, data: bytes) -> None:
+        if self._is_archive_itself():
+            return
         self._tree.small(entry, data)
         self._tree.add(self._stack[-1], entry)
         self._tick(entry)
 
     def stream(self, entry: Entry, reader: FileReader) -> None:
+        if self._is_archive_itself():
+            return
         name = _join(self._stack[-1].path, entry.name)
         self._tree.stream(entry, self._chunks(reader, name), name)
         final = reader.finish()

@@ -198,7 +198,7 @@ def unlock(header: Header, identities: Sequence[Unwrapper], *, allow_plain: bool
         if identities and not allow_plain and header.kind is not Kind.DIRECTORY:
             msg = (
                 "the archive is not encrypted, although a key was given; "
-                "somebody may have replaced it. Allow plain archives to read it all the same"
+                "somebody may have replaced it. To read it all the same, allow plain archives"
             )
             raise UnsupportedError(msg, clause="3")
         if header.section[-_MACS:] != bytes(_MACS):

@@ -229,6 +229,8 @@ class LocalUpload(BaseUpload):
         self._partial = _partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         self._fd: int | None = os.open(self._partial, flags, 0o666)
+        stat = os.fstat(self._fd)
+        self.identity = (stat.st_dev, stat.st_ino)  # by which a scan of the same folder knows to leave it out
 
     def __del__(self) -> None:
         # Gives the descriptor back, and nothing else: collection neither commits nor discards.
