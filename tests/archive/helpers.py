@@ -46,7 +46,7 @@ def many_files(root: Path, count: int = 300, *, size: int = 20_000, big: Sequenc
     for number in range(count):
         directory = root / f"d{number % 7}"
         directory.mkdir(exist_ok=True)
-        data = noise(1 + number * 97 % size, number)
+        data = noise(1 + number * 9973 % size, number)
         (directory / f"f{number:04}").write_bytes(data)
         contents[f"{root.name}/{directory.name}/f{number:04}"] = data
     for number, length in enumerate(big):
