@@ -142,7 +142,7 @@ class IndexDamaged(ArchiveError):
 
 
 class TruncatedError(ArchiveError):
-    """The archive ends before its footer, or bytes follow its end."""
+    """The archive ends before its footer and tail."""
 
     failure_class = "truncated"
 

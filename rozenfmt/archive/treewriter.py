@@ -10,32 +10,34 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from blake3 import blake3
 
 from rozenfmt.errors import UsageError
+from rozenfmt.events import Problem
 from rozenfmt.format import cbor, crypto, nodes
-from rozenfmt.format.builders import PartTableBuilder, PiecesBuilder
+from rozenfmt.format.builders import PiecesBuilder
 from rozenfmt.format.codecs import Compression
 from rozenfmt.format.encoder import Encoder
 from rozenfmt.format.nodes import Entry, InnerNode, Kind
 
 from .pipeline import Pipeline
+from .streamwriter import TABLE_TARGET, StreamWriter
 
 __all__ = ["OpenDirectory", "TreeWriter"]
 
 _PENDING_NODES: Final = 1024 * 1024
 _PENDING_NODES_MOST: Final = 4 * 1024 * 1024
-_TREE_TARGET: Final = 1024 * 1024
 _CHECKPOINT_BYTES: Final = 64 * 1024 * 1024
 _LEAF_LEAST: Final = 1_024
 _LEAF_MOST: Final = 16_384
 _LEAF_NAME_BYTES: Final = 1024 * 1024
 _LEAF_MASK: Final = 0x0FFF
 _ATTRIBUTE_CACHE: Final = 4_096
+_TIME_LIMIT: Final = 1 << 63
 
 
 @dataclass(slots=True)
@@ -86,16 +88,19 @@ class TreeWriter:
         id_key: Key of the content ids.
         path_key: Key of the path look-up.
         compression: What to try on contents.
+        report: Told what cannot be stored as it is.
     """
 
     def __init__(
-        self, encoder: Encoder, pipeline: Pipeline, *, id_key: bytes, path_key: bytes, compression: Compression
+        self, encoder: Encoder, pipeline: Pipeline, *, id_key: bytes, path_key: bytes, compression: Compression,
+        report: Callable[[Problem], None],
     ) -> None:
         self._encoder = encoder
         self._pipeline = pipeline
         self._id_key = id_key
         self._path_key = path_key
         self._compression = compression
+        self._report = report
         self._pack = PiecesBuilder(b"PACK", compression=compression)
         self._pack_ids: list[bytes] = []
         self._attributes = PiecesBuilder(b"TREX")
@@ -130,6 +135,9 @@ class TreeWriter:
             UsageError: Its name is taken.
         """
         name = entry.name
+        if not -_TIME_LIMIT <= entry.mtime_ns < _TIME_LIMIT:
+            self._report(Problem(_join(directory.path, name), "times", "its time lies outside of the years 1677 to 2262"))
+            entry.mtime_ns = max(-_TIME_LIMIT, min(entry.mtime_ns, _TIME_LIMIT - 1))
         if directory.ordered and name > directory.last_name:
             directory.last_name = name
         elif directory.ordered or name in directory.names:
@@ -176,63 +184,17 @@ class TreeWriter:
         Returns:
             The content's length in bytes.
         """
-        pending = iter(chunks)
-        builder = self._encoder.open_stream(compression=self._compression)
-        self._pipeline.submit(builder.start(name=name, size=entry.size))
-        table = PartTableBuilder()
-        tables = PiecesBuilder(b"TREE", target=_TREE_TARGET)
-        waiting: list[bytes] = []
-        whole = blake3()
-        length = 0
-        for chunk in pending:
-            if isinstance(chunk, int):
-                _hash_zeros(whole, chunk)
-                node = table.add(chunk, None)
-                length += chunk
-            else:
-                digest = blake3(chunk).digest()
-                whole.update(chunk)
-                part = crypto.content_id(self._id_key, digest, len(chunk))
-                sequence = self._pipeline.submit(builder.content([chunk], length))
-                self._encoder.index.add_content([part], sequence)
-                node = table.add(len(chunk), part, sequence, 0)
-                length += len(chunk)
-            if node is not None:
-                tables = self._sub_table(tables, table, node, waiting)
-        entry.size = length
-        if not length:
-            builder.abandon()
+        writer = StreamWriter(self._encoder, self._pipeline, id_key=self._id_key, compression=self._compression)
+        found = writer.write(chunks, name=name, size=entry.size)
+        if found is None:
+            entry.size = 0
             return 0
-        rest = table.rest()
-        if rest is not None:
-            tables = self._sub_table(tables, table, rest, waiting)
-        self._flush_tables(tables, table, waiting)
-        entry.content_id = crypto.content_id(self._id_key, whole.digest(), length)
-        sequence = self._pipeline.submit(builder.end(length, entry.content_id, table.finish()))
-        self._encoder.index.add_content([entry.content_id], sequence)
+        entry.content_id, entry.size, sequence = found
         entry.block, entry.piece = self._new_handle(), 0
         self._blocks[entry.block] = sequence
         if entry.link_group is not None:
-            self._links[entry.link_group] = (entry.content_id, entry.block, 0, length)
-        return length
-
-    def _sub_table(
-        self, tables: PiecesBuilder, table: PartTableBuilder, node: bytes, waiting: list[bytes]
-    ) -> PiecesBuilder:
-        if not tables.fits(len(node)):
-            self._flush_tables(tables, table, waiting)
-            tables = PiecesBuilder(b"TREE", target=_TREE_TARGET)
-        tables.add(node)
-        waiting.append(node)
-        return tables
-
-    def _flush_tables(self, tables: PiecesBuilder, table: PartTableBuilder, waiting: list[bytes]) -> None:
-        if not waiting:
-            return
-        sequence = self._pipeline.submit(tables.seal())
-        for piece, node in enumerate(waiting):
-            table.sub_table(node, sequence, piece)
-        waiting.clear()
+            self._links[entry.link_group] = (entry.content_id, entry.block, 0, entry.size)
+        return entry.size
 
     def link(self, entry: Entry) -> None:
         """Give ``entry`` the content of the file that its link group named before."""
@@ -359,12 +321,12 @@ class TreeWriter:
     def _flush_nodes(self) -> None:
         """Write all pending nodes; the pack that they refer to must have been written."""
         self._flush_attributes()
-        builder = PiecesBuilder(b"TREE", target=_TREE_TARGET)
+        builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
         for node in self._pending:
             piece = nodes.join_node(node.logical, self._hints(node))
             if not builder.fits(len(piece)):
                 self._pipeline.submit(builder.seal())
-                builder = PiecesBuilder(b"TREE", target=_TREE_TARGET)
+                builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
             number = builder.add(piece)
             sequence = self._encoder.next_sequence  # the number this block will get: nothing else comes before it
             if node.handle >= 0:
@@ -411,16 +373,9 @@ class TreeWriter:
         return (one, *self._node_places[handle])
 
 
-_ZEROS: Final = bytes(1024 * 1024)
-
-
-def _hash_zeros(hasher: blake3, length: int) -> None:
-    while length:
-        step = min(length, len(_ZEROS))
-        hasher.update(_ZEROS[:step] if step < len(_ZEROS) else _ZEROS)
-        length -= step
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
 
 
 def _show(directory: bytes, name: bytes) -> str:
-    path = directory + b"/" + name if directory else name
-    return path.decode("utf-8", "backslashreplace")
+    return _join(directory, name).decode("utf-8", "backslashreplace")

@@ -262,6 +262,7 @@ class ArchiveWriter:
             id_key=tree_keys.id_key,
             path_key=tree_keys.path_key,
             compression=compression,
+            report=self._report,
         )
         self._upload.write(self._encoder.begin())
 

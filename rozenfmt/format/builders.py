@@ -122,6 +122,11 @@ class StreamBuilder:
         return self._machine.state
 
     @property
+    def blocks(self) -> int:
+        """``FCNT`` drafts made so far."""
+        return self._blocks
+
+    @property
     def end_offset(self) -> int:
         """Where the content so far ends, in bytes."""
         return self._end

@@ -67,6 +67,7 @@ class Encoder:
         self._streams: dict[int, StreamBuilder] = {}
         self._next_stream = 0
         self._streams_written = 0
+        self._contents_written: dict[int, int] = {}
         self._checkpoint_first = 0
         self._checkpoint_rows: list[tuple[bytes, int]] = []
         self._checkpoint_offset: int | None = None
@@ -130,8 +131,15 @@ class Encoder:
         if draft.type == b"FHDR" and draft.record.stream != self._streams_written:
             msg = f"stream {draft.record.stream} starts before stream {self._streams_written}"
             raise UsageError(msg)
+        if draft.type == b"FCNT" and draft.record.number != self._contents_written.get(draft.record.stream, 0):
+            msg = f"part {draft.record.number} of stream {draft.record.stream} is out of order"
+            raise UsageError(msg)
         self._machine.step(ArchiveEvent.BLOCK)
         self._streams_written += draft.type == b"FHDR"
+        if draft.type == b"FCNT":
+            self._contents_written[draft.record.stream] = draft.record.number + 1
+        elif draft.type == b"FEND":
+            self._contents_written.pop(draft.record.stream, None)
         return self._slot()
 
     def _slot(self) -> Slot:
@@ -198,7 +206,8 @@ class Encoder:
             root: Node id, block and piece of the root directory, in kinds that have one.
             totals: Number of entries below the root, and bytes of content in them.
         """
-        if not self.idle or self._machine.state is not ArchiveState.BLOCKS:
+        checkpointing = self._checkpoints_made > 0 and self._checkpoint_offset is None
+        if not self.idle or checkpointing or self._machine.state is not ArchiveState.BLOCKS:
             msg = "blocks are still under way, or the archive is not open"
             raise UsageError(msg)
         rooted = self.header.kind is Kind.SELF_CONTAINED
@@ -296,6 +305,7 @@ class Encoder:
         self._next = self._committed = state[2]
         self._offset, self._chain = state[3], state[4]
         self._streams = {row[0]: StreamBuilder.restore(row) for row in state[5]}
+        self._contents_written = {number: stream.blocks for number, stream in self._streams.items()}
         self._next_stream = self._streams_written = state[6]
         self._checkpoint_first = state[7]
         self._checkpoint_rows = [(row[0], row[1]) for row in state[8]]

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from rozenfmt.errors import BlockError, UnsupportedError
+from rozenfmt.errors import BlockError, LimitError, UnsupportedError
 
 from . import cbor, records
 from .crypto import digest
-from .limits import MAX_NAME, MAX_U32
+from .limits import MAX_NAME, MAX_NODE_ENTRIES, MAX_U32
 from .records import ascending_rows, bytes_, items, key, rows, uint
 from .varint import decode_column, decode_deltas, encode_column, encode_deltas
 
@@ -128,7 +128,7 @@ class DirectoryRecord:
     """Logical record of a directory leaf or a partial directory (format.md, section 8.1)."""
 
     type: int = key(1, uint())
-    count: int = key(2, uint())
+    count: int = key(2, uint(limit=MAX_NODE_ENTRIES))
     names: bytes = key(3, bytes_())
     kinds: bytes = key(4, bytes_())
     modes: bytes = key(5, bytes_(multiple=2))
@@ -153,7 +153,7 @@ class InnerRecord:
     """Logical record of a directory inner node (format.md, section 8.2)."""
 
     type: int = key(1, uint())
-    count: int = key(2, uint(1))
+    count: int = key(2, uint(1, limit=MAX_NODE_ENTRIES))
     first_names: bytes = key(3, bytes_())
     entries: bytes = key(4, bytes_())
     children: bytes = key(5, bytes_(multiple=32))
@@ -532,7 +532,11 @@ def part_inner(parts: Sequence[Part]) -> bytes:
 
 
 def _part_lengths(record: PartsRecord) -> list[int]:
-    lengths = decode_column(record.lengths, sum(byte < 0x80 for byte in record.lengths))
+    count = sum(byte < 0x80 for byte in record.lengths)
+    if count > MAX_NODE_ENTRIES:
+        msg = f"a part table of {count} parts"
+        raise LimitError(msg, clause="14")
+    lengths = decode_column(record.lengths, count)
     if not lengths or 0 in lengths or sum(lengths) != record.length:
         raise _bad("a part table does not add up", "8.3")
     return lengths
