@@ -67,6 +67,9 @@ keys.add_commands(root)
 archive.add_commands(archive_group)
 examine.add_commands(archive_group)
 
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -80,6 +83,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     state = State(Output(json="--json" in given), debug="--debug" in given)
     _prepare_streams()
+    _keep_memory()
     with _signals():
         try:
             code = _guarded(given, state)
@@ -200,6 +204,23 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed blocks instead of giving them back to the kernel one by one.
+
+    Blocks of a few MiB come and go all the time.  By default each is mapped anew, and the page
+    faults cost more than encrypting incompressible data does (measured: 7 s against 1.5 s of system
+    time for 1.9 GB).  It concerns the whole process, so only a program does it, not the library.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; others have none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
+        mallopt(_M_TRIM_THRESHOLD, 128 * 1024 * 1024)
 
 
 def _prepare_streams() -> None:
