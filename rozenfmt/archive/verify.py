@@ -9,17 +9,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any, Final
 
 from blake3 import blake3
 
-from rozenfmt.errors import BlockError, IndexDamaged, LimitError
+from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, LimitError, UnsupportedError
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.index import LookupLeaf, Root, RunStore, Sorter, TableLeaf
-from rozenfmt.format.nodes import Entry, Node, NodeType, Part
+from rozenfmt.format.limits import MAX_NODE_DEPTH
+from rozenfmt.format.nodes import Entry, InnerNode, Node, NodeType, Part
 from rozenfmt.format.registry import IndexKind
 
 __all__ = ["ContentVerifier"]
@@ -28,6 +29,7 @@ _PLACE = struct.Struct(">QI")
 _SIZE = struct.Struct(">Q")
 _ZEROS: Final = bytes(1024 * 1024)
 _MOST_HOLES: Final = 1 << 44
+_NAME: Final = 64  # bytes of a name that sorted rows hold; longer ones are kept apart
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class _Stream:
 
     hasher: Any
     end: int
-    parts: list[tuple[int, bytes, int]]
+    parts: list[tuple[int, bytes, int, int, int]]
     holes: int = 0
 
 
@@ -64,11 +66,19 @@ class ContentVerifier:
         self._inner_said = Sorter(runs, place + 24)  # first names and counts, as inner nodes have them
         self._inner_held = Sorter(runs, place + 24)  # and as the nodes below are
         self._paths = Sorter(runs, 16 + place)  # every node of a directory, by its path
-        self._paths_below = Sorter(runs, 16 + place)  # those that an inner node refers to
+        self._paths_below = Sorter(runs, 16 + place)  # those that an inner node refers to, by its own path
+        self._paths_named = Sorter(runs, 16 + place)  # topmost nodes, by the entries that refer to them
+        self._strange = Sorter(runs, place)  # nodes of types that are not known
+        self._last_held = Sorter(runs, place + _NAME)  # last names of directory leaves
+        self._last_said = Sorter(runs, place + _NAME)  # names that they must stay below
+        self._long_held: dict[bytes, bytes] = {}
+        self._long_said: dict[bytes, bytes] = {}
+        self._inner: dict[bytes, tuple[int, bytes]] = {}  # inner nodes: depth, and last leaf below
+        self._forward: BlockError | None = None
         self._table = Sorter(runs, 8 + 4 + 8 + 8 + 32)
         self._table_listed = Sorter(runs, 8 + 4 + 8 + 8 + 32)
         self._streams: dict[int, _Stream] = {}
-        self._sub_tables: dict[bytes, tuple[bytes, list[Part]]] = {}
+        self._sub_tables: dict[bytes, tuple[bytes, list[Part] | None]] = {}
         self._root: Root | None = None
         self._first_index: tuple[int, int] | None = None
         self._leaves: list[tuple[int, int, int, bytes]] = []
@@ -115,7 +125,7 @@ class ContentVerifier:
         _skip(stream, block.record.offset)
         for number, (piece, one) in enumerate(zip(cut_pieces(block), ids, strict=True)):
             self._index.add(one[:8] + _PLACE.pack(block.sequence, number))
-            stream.parts.append((stream.end, one, len(piece)))
+            stream.parts.append((stream.end, one, len(piece), block.sequence, number))
             stream.hasher.update(piece)
             stream.end += len(piece)
 
@@ -133,7 +143,8 @@ class ContentVerifier:
         if crypto.content_id(self._keys.id_key, stream.hasher.digest(), record.length) != record.content_id:
             msg = "a stream's content is not the one that its id names"
             raise BlockError(msg, block=block.sequence, clause="6.2")
-        if [(part.offset, part.id, part.length) for part in parts if part.id is not None] != stream.parts:
+        said = [(p.offset, p.id, p.length, p.block, p.piece) for p in parts if p.id is not None]
+        if said != stream.parts:
             msg = "a stream's part table does not describe its blocks"
             raise BlockError(msg, block=block.sequence, clause="8.3")
 
@@ -143,6 +154,9 @@ class ContentVerifier:
         parts = []
         for table in node.parts():
             found, leaf = self._sub_tables.pop(_PLACE.pack(table.block, table.piece), (b"", []))
+            if leaf is None:
+                msg = "a part table refers to a node of a type that this version does not know"
+                raise UnsupportedError(msg, clause="8")
             if found != table.id or sum(part.length for part in leaf) != table.length:
                 msg = "a part table refers to a sub-table that does not stand before it"
                 raise BlockError(msg, clause="8.3")
@@ -158,37 +172,71 @@ class ContentVerifier:
                 self._sub_tables[place] = (node.id, node.parts())
             elif node.type == NodeType.DIRECTORY:
                 entries = node.entries()
+                assert node.path is not None
                 self._nodes.add(node.id + place)
-                self._directory(entries, block.sequence, number)
+                self._directory(entries, node.path, block.sequence, number)
                 self._inner_held.add(_inner_row(place, entries[0].name if entries else b"", len(entries)))
+                if entries:
+                    self._note_name(self._last_held, self._long_held, place, entries[-1].name)
             elif node.type == NodeType.INNER:
                 children = node.children()
                 self._nodes.add(node.id + place)
                 self._inner_held.add(_inner_row(place, children[0].first_name, sum(c.entries for c in children)))
                 for child in children:
                     at = _PLACE.pack(child.block, child.piece)
-                    _before(child.block, child.piece, block.sequence, number)
+                    self._before(child.block, child.piece, block.sequence, number)
                     self._wanted.add(child.id + at)
                     self._inner_said.add(_inner_row(at, child.first_name, child.entries))
-                    self._paths_below.add(self._path_hash(node) + _PLACE.pack(child.block, child.piece))
+                    self._paths_below.add(self._path_hash(node.path) + at)
+                self._ranges(place, children)
+            elif node.type not in tuple(NodeType):
+                self._strange.add(place)
+                self._sub_tables[place] = (node.id, None)
             if node.type in (NodeType.DIRECTORY, NodeType.INNER):
-                self._paths.add(self._path_hash(node) + place)
+                self._paths.add(self._path_hash(node.path) + place)
 
-    def _path_hash(self, node: Node) -> bytes:
-        assert node.path is not None
-        return crypto.mac(self._keys.path_key, node.path)[:16]
+    def _path_hash(self, path: bytes | None) -> bytes:
+        assert path is not None
+        return crypto.mac(self._keys.path_key, path)[:16]
 
-    def _directory(self, entries: list[Entry], node_block: int, node_piece: int) -> None:
+    def _before(self, block: int, piece: int, own_block: int, own_piece: int) -> None:
+        """In a self-contained archive, what a node refers to stands before it (format.md, section 5)."""
+        if (block, piece) >= (own_block, own_piece) and self._forward is None:
+            msg = "a node refers to something that does not stand before it"
+            self._forward = BlockError(msg, block=own_block, clause="5")
+
+    def _note_name(self, sorter: Sorter, long: dict[bytes, bytes], place: bytes, name: bytes) -> None:
+        sorter.add(place + name[:_NAME].ljust(_NAME, b"\0"))
+        if len(name) > _NAME:
+            long[place] = name
+
+    def _ranges(self, place: bytes, children: list[InnerNode]) -> None:
+        """Note below which name each child's last leaf must end, and how deep inner nodes are."""
+        leaves, depth = [], 0
+        for child in children:
+            below, leaf = self._inner.get(at := _PLACE.pack(child.block, child.piece), (0, at))
+            leaves.append(leaf)
+            depth = max(depth, below + 1)
+        if depth > MAX_NODE_DEPTH:
+            msg = "a directory's inner nodes are nested too deep"
+            raise LimitError(msg, clause="14")
+        self._inner[place] = (depth, leaves[-1])
+        for leaf, (_, following) in zip(leaves, pairwise(children), strict=False):
+            self._note_name(self._last_said, self._long_said, leaf, following.first_name)
+
+    def _directory(self, entries: list[Entry], path: bytes, node_block: int, node_piece: int) -> None:
         for entry in entries:
             self.entries += 1
             if entry.xattr_ref is not None:
                 one, sequence, piece = entry.xattr_ref
-                _before(sequence, piece, node_block, node_piece)
+                self._before(sequence, piece, node_block, node_piece)
                 self._attributes_wanted.add(one + _PLACE.pack(sequence, piece))
             if entry.child is not None or entry.has_content:
-                _before(entry.block, entry.piece, node_block, node_piece)
+                self._before(entry.block, entry.piece, node_block, node_piece)
             if entry.child is not None:
-                self._wanted.add(entry.child + _PLACE.pack(entry.block, entry.piece))
+                at = _PLACE.pack(entry.block, entry.piece)
+                self._wanted.add(entry.child + at)
+                self._paths_named.add(self._path_hash(path + b"/" + entry.name if path else entry.name) + at)
             elif entry.has_content:
                 self._name(entry)
 
@@ -234,20 +282,68 @@ class ContentVerifier:
             msg = "the index root contradicts its leaves"
             raise IndexDamaged(msg, clause="9")
         _same(self._table_listed, self._table, "block table")
-        _same(self._paths_listed, _without(self._paths, self._paths_below), "path look-up")
-        if root.body.root is not None:
-            one, sequence, piece = root.body.root
-            self._wanted.add(one + _PLACE.pack(sequence, piece))
-        _within(self._wanted, self._nodes, "a directory")
-        _once(self._wanted)
-        _within(self._inner_said, self._inner_held, "a part of a directory", 0)
+        if root.body.root is not None:  # in other kinds nodes refer to what lies in other archives
+            self._finish_tree(*root.body.root)
         if self._read:
             _same(self._listed, self._index, "content look-up")
-            _within(self._attributes_wanted, self._attributes, "extended attributes")
-            _within(self._named, self._held, "a content")
         if root.body.totals is not None and root.body.totals != (self.entries, self.content_bytes):
             msg = f"the index counts {root.body.totals}, the directories {self.entries, self.content_bytes}"
             raise IndexDamaged(msg, clause="9")
+
+    def _finish_tree(self, root_id: bytes, root_block: int, root_piece: int) -> None:
+        """Compare the nodes of a self-contained archive with each other and with what they refer to."""
+        if self._forward is not None:
+            raise self._forward
+        root_place = _PLACE.pack(root_block, root_piece)
+        root = root_id + root_place
+        if root not in self._nodes:
+            self._refuse_strange(root_place)
+            msg = "the index root refers to a directory that is not there"
+            raise IndexDamaged(msg, clause="9")
+        self._wanted.add(root)
+        self._paths_named.add(self._path_hash(b"") + root_place)
+        missing = _missing(self._wanted, self._nodes)
+        if missing is not None:
+            self._refuse_strange(missing[32:])
+            raise _refers(missing, "a directory")
+        _once(self._wanted)
+        if self._wanted.count != self._nodes.count:
+            msg = "there are nodes of directories that nothing refers to"
+            raise BlockError(msg, clause="8")
+        _within(self._inner_said, self._inner_held, "a part of a directory", 0)
+        self._compare_ranges()
+        for said in (self._paths_named, self._paths_below):
+            if _missing(said, self._paths) is not None:
+                msg = "a directory's node says that it is of another directory"
+                raise BlockError(msg, clause="8")
+        _same(self._paths_listed, self._paths_named, "path look-up")
+        if self._read:
+            _within(self._attributes_wanted, self._attributes, "extended attributes")
+            _within(self._named, self._held, "a content")
+
+    def _refuse_strange(self, place: bytes) -> None:
+        if place in self._strange:
+            msg = "a node of a type that this version does not know stands where a directory should"
+            raise UnsupportedError(msg, clause="8")
+
+    def _compare_ranges(self) -> None:
+        """All names below a child of an inner node are below the next child's first name."""
+        size = _PLACE.size
+        held = iter(self._last_held)
+        row = next(held, b"")
+        for limit in self._last_said:
+            place = limit[:size]
+            while row and row[:size] < place:
+                row = next(held, b"")
+            if row[:size] != place:
+                continue
+            names = (
+                self._long_held.get(place, row[size:].rstrip(b"\0")),
+                self._long_said.get(place, limit[size:].rstrip(b"\0")),
+            )
+            if names[0] >= names[1]:
+                msg = "the parts of a directory overlap"
+                raise BlockError(msg, block=_PLACE.unpack(place)[0], clause="8.2")
 
 
 _HANDLERS: dict[bytes, Callable[[ContentVerifier, Block, Any, list[bytes]], None]] = {
@@ -272,13 +368,6 @@ def _table_row(sequence: int, block_type: bytes, offset: int, length: int, whole
 
 def _inner_row(place: bytes, first_name: bytes, entries: int) -> bytes:
     return place + crypto.digest(first_name)[:16] + entries.to_bytes(8, "big")
-
-
-def _before(block: int, piece: int, own_block: int, own_piece: int) -> None:
-    """What a node refers to stands before it (format.md, section 5)."""
-    if (block, piece) >= (own_block, own_piece):
-        msg = "a node refers to something that does not stand before it"
-        raise BlockError(msg, clause="5")
 
 
 def _once(rows: Iterable[bytes]) -> None:
@@ -309,25 +398,26 @@ def _same(listed: Iterable[bytes], held: Iterable[bytes], what: str) -> None:
         raise IndexDamaged(msg, clause="9")
 
 
-def _without(rows: Iterable[bytes], others: Iterable[bytes]) -> Iterator[bytes]:
-    """Sorted rows that are not among the others, which come sorted too."""
-    rest = iter(others)
-    other = next(rest, None)
-    for row in rows:
-        while other is not None and other < row:
-            other = next(rest, None)
-        if row != other:
-            yield row
-
-
-def _within(wanted: Sorter, held: Sorter, what: str, place_at: int = 32) -> None:
-    """Every wanted row must be among the held ones; both come sorted."""
+def _missing(wanted: Iterable[bytes], held: Iterable[bytes]) -> bytes | None:
+    """The first wanted row that is not among the held ones; both come sorted."""
     rows = iter(held)
     row = next(rows, None)
     for one in wanted:
         while row is not None and row < one:
             row = next(rows, None)
         if row != one:
-            sequence, piece = _PLACE.unpack_from(one, place_at)
-            msg = f"a directory refers to {what} that is not in block {sequence}, piece {piece}"
-            raise BlockError(msg, block=sequence, clause="8")
+            return one
+    return None
+
+
+def _refers(row: bytes, what: str, place_at: int = 32) -> ArchiveError:
+    sequence, piece = _PLACE.unpack_from(row, place_at)
+    msg = f"a directory refers to {what} that is not in block {sequence}, piece {piece}"
+    return BlockError(msg, block=sequence, clause="8")
+
+
+def _within(wanted: Sorter, held: Sorter, what: str, place_at: int = 32) -> None:
+    """Every wanted row must be among the held ones; both come sorted."""
+    row = _missing(wanted, held)
+    if row is not None:
+        raise _refers(row, what, place_at)

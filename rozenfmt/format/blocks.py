@@ -291,7 +291,11 @@ def foot_record(frame: Frame) -> records.FootRecord:
         plain = unpad(frame.header_section, 1)
     except BlockError as error:
         raise IndexDamaged(error.message, clause="10") from error
-    return records.decode(records.FootRecord, plain, IndexDamaged, "10")
+    record = records.decode(records.FootRecord, plain, IndexDamaged, "10")
+    if record.extra.keys() & {1, 2, 3, 4}:
+        msg = "the footer's record has keys of a body"
+        raise IndexDamaged(msg, clause="10")
+    return record
 
 
 def unpad(plain: bytes, bucket: int) -> bytes:

@@ -8,6 +8,7 @@ in a row.  However the bytes are cut when they are fed, the same items come out.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,9 @@ __all__ = [
     "open_raw",
     "parse_tail",
 ]
+
+
+_ROW = struct.Struct("<4sQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +286,11 @@ class Grammar:
         self._last_index: tuple[int, int, int, bytes] | None = None
         self._unopened_index = False
         self._index = Machine(IndexState.COLLECTING, INDEX)
-        self._leaves: list[tuple[IndexKind, int, int, int, bytes, int]] = []
+        self._leaves: list[tuple[IndexKind, int, int, int, bytes, bytes, int]] = []
         self._last_entry: tuple[IndexKind | None, tuple[bytes, int, int]] = (None, (b"", 0, 0))
         self._checkpoint_end: tuple[int, int | None] = (0, None)
+        self._checkpoints_open = header.suite is Suite.PLAIN or keys is not None
+        self._unlisted = bytearray()  # rows of the blocks that no checkpoint has listed yet
         self._members_seen = False
         self.root: Root | None = None
         self.foot: records.FootRecord | None = None
@@ -314,6 +320,9 @@ class Grammar:
             raise
         if block.type == b"ckpt" and block.opened:
             self._checkpoint_end = (block.record.first + block.record.count, offset)
+            del self._unlisted[: _ROW.size * block.record.count]
+        if self._checkpoints_open and block.type not in (b"INDX", b"FOOT"):
+            self._unlisted += _ROW.pack(block.type, block.length)
         if block.type != b"FOOT":
             self._chain = crypto.digest(self._chain, block.whole_hash)
         return found
@@ -360,7 +369,8 @@ class Grammar:
             self.root = self._index_root(block, offset)
             return self.root
         leaf = TableLeaf.decode(block) if kind is IndexKind.TABLE else self._lookup_leaf(block)
-        self._leaves.append((kind, block.sequence, offset, block.length, block.whole_hash, block.record.count))
+        key = leaf.first.to_bytes(8, "big") if isinstance(leaf, TableLeaf) else next(leaf.entries())[0]
+        self._leaves.append((kind, block.sequence, offset, block.length, block.whole_hash, key, block.record.count))
         return leaf
 
     def _step_index(self, kind: IndexKind) -> None:
@@ -389,7 +399,7 @@ class Grammar:
     def _index_root(self, block: Block, offset: int) -> Root:
         root = Root.decode(block)
         first = self._leaves[0][1:3] if self._leaves else (block.sequence, offset)
-        seen = [(x.kind, x.sequence, x.offset, x.length, x.whole_hash, x.count) for x in root.leaves]
+        seen = [(x.kind, x.sequence, x.offset, x.length, x.whole_hash, x.first_key, x.count) for x in root.leaves]
         rooted = self.header.kind is ArchiveKind.SELF_CONTAINED
         if (
             (root.body.first, root.body.offset) != first
@@ -488,8 +498,10 @@ class Grammar:
             raise BlockError(msg, clause="5.5")
         if count:
             body = records.decode(records.CheckpointBody, block.body, clause="5.5")
-            if len(body.types) != 4 * count or len(decode_column(body.lengths, count)) != count:
-                msg = "a checkpoint contradicts itself"
+            rows = list(_ROW.iter_unpack(self._unlisted[: _ROW.size * count]))
+            lengths = decode_column(body.lengths, count)
+            if body.types != b"".join(row[0] for row in rows) or lengths != [row[1] for row in rows]:
+                msg = "a checkpoint contradicts the blocks that it lists"
                 raise BlockError(msg, clause="5.5")
 
     def _members(self, block: Block) -> tuple[tuple[bytes, int, int], ...]:
@@ -499,7 +511,7 @@ class Grammar:
         self._members_seen = True
         body = records.decode(records.DirectoryBody, block.body, clause="5.6")
         offsets = [row[1] for row in body.members]
-        if sorted(offsets) != offsets:
+        if sorted(set(offsets)) != offsets:
             msg = "the members of a joined object are out of order"
             raise BlockError(msg, clause="5.6")
         return body.members

@@ -133,14 +133,14 @@ def other(vector: Vector, one: Other) -> dict[str, Any]:
         "allow_plain": one.allow_plain,
         "right": one.right,
         "expected": one.expected,
-        "released": released(bodies(vector, one.stop, one.right)),
+        "released": released(bodies(vector, one.stop, one.right, one.archives)),
     }
 
 
-def bodies(vector: Vector, stop: str, right: str | None) -> list[bytes]:
+def bodies(vector: Vector, stop: str, right: str | None, archives: int | None = None) -> list[bytes]:
     """Bodies released by a reader that stops in the last archive, with this right where it is not plain."""
     found = []
-    for maker in vector.makers:
+    for maker in vector.makers[:archives]:
         last = maker is vector.makers[-1]
         if maker.suite == 0 or right == "read" or (not last and right is None and stop == "start"):
             found += maker.bodies(stop if last else "end")

@@ -658,6 +658,8 @@ def _strange(m: Maker) -> Maker:
     return m
 
 
+node("node-orphan", "8", "a directory's node that nothing refers to, but the path look-up lists", {}, base=_orphan)
+node("node-orphan-unlisted", "8", "a directory's node that nothing refers to", {"paths": lambda r: [x for x in r if x[2]]}, base=_orphan)
 node("node-shared", "8", "two directories with one node", {}, base=_shared)
 node("node-forward", "5", "a node before what it refers to", {}, base=_forward)
 node("unsupported-node", "8", "a reference to a node of unknown type", {}, base=_strange, failure="unsupported", browse="unsupported")
@@ -692,7 +694,6 @@ index("index-unsorted-leaves", "9", "leaves of the content look-up are not in or
 index("index-path-missing", "9", "a row of the path look-up is missing", {"paths": lambda r: r[1:]})
 index("index-path-wrong", "9", "a wrong hash in the path look-up", {"paths": row(0, lambda x: (bytes(16), *x[1:]))})
 index("index-path-place", "9", "a wrong place in the path look-up", {"paths": lambda r: [(x[0], 7, 1 - x[2]) for x in r]})
-index("index-path-orphan", "9", "the path look-up lists a node that nothing refers to", {}, base=_orphan)
 index("index-path-unsorted", "9", "the path look-up is not sorted", {"paths": swap})
 index("index-path-twice", "9", "a hash of the path look-up stands twice", {"paths": lambda r: [r[0], (r[0][0], 99, 0), *r[1:]]})
 index("index-table-hash", "9", "a wrong hash in the block table", {"block-table": row(2, lambda x: (x[0], flip(x[1]), x[2]))})

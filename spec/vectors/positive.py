@@ -28,6 +28,7 @@ class Other:
     allow_plain: bool = False
     right: str | None = None
     stop: str = "start"
+    archives: int | None = None  # how many of the archives are taken up; None: all
 
 
 @dataclass
@@ -522,7 +523,7 @@ def _joined(name: str) -> Vector:
 @positive("joined-mixed", "archives of several kinds and suites, no directory", "joined objects", "2")
 def _joined_mixed(name: str) -> Vector:
     members = [empty(Maker(f"{name} 0", suite=0)), data(Maker(f"{name} 1", kind=1)), small(Maker(f"{name} 2"))]
-    return of(*members, allow_plain=True, others=[Other("unsupported", [READER])])
+    return of(*members, allow_plain=True, others=[Other("unsupported", [READER], archives=0)])
 
 
 @positive("joined-demanded", "the demand for a signer spares the directory", "joined objects", "10")

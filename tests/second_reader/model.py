@@ -28,6 +28,9 @@ MAX_PIECES = 65_536
 MAX_ENTRIES = 65_536
 MAX_NAME = 65_535
 MAX_STREAMS = 1_024
+MAX_CREATOR = 64
+MAX_MEDIA_TYPE = 255
+MAX_STANZAS = 64
 MAX_INNER_DEPTH = 8
 MAX_DIRECTORY_DEPTH = 65_536
 
@@ -122,7 +125,9 @@ def _header_record(section: bytes, maced: bytes, raw: bytes) -> Header:
     if not p.ascending(features):
         raise Malformed("required features are not ascending")
     h_bucket, p_bucket, o_bucket = (p.is_uint(v, 1, 65_536) for v in p.is_array(need(record, 5), 3))
-    creator = p.is_text(need(record, 6), 64)
+    creator = p.is_text(need(record, 6))
+    if len(creator.encode()) > MAX_CREATOR:
+        refuse("limit", "14", "creator is too long")
     signer = p.is_bytes(record[10], 32) if 10 in record else None
     id_key_number = p.is_uint(need(record, 11))
     if 1 not in features:
@@ -130,28 +135,25 @@ def _header_record(section: bytes, maced: bytes, raw: bytes) -> Header:
         present(record, 13, False)
     commit_s = commit_i = b""
     stanzas: list[Stanza] = []
-    if suite in (0, 1, 2):  # the presence rules of an unknown suite cannot be known
-        for key in (7, 8, 9):
-            present(record, key, suite != 0)
+    if suite not in (0, 1, 2):
+        refuse("unsupported", "3", f"suite {suite}")
+    for key in (7, 8, 9):
+        present(record, key, suite != 0)
     if suite == 0 and (h_bucket, p_bucket, o_bucket) != (1, 1, 1):
         raise Malformed("padding in suite 0")
-    if suite in (1, 2):
+    if suite != 0:
         if kind == 4:
             raise Malformed("a directory archive has suite 0")
         commit_s = p.is_bytes(record[7], 32)
         commit_i = p.is_bytes(record[8], 32)
-        for row in p.is_array(record[9]):
-            kind_, right, body = p.is_array(row, 3)
-            stanzas.append(Stanza(p.is_uint(kind_), p.is_uint(right), p.is_bytes(body)))
-        if not 1 <= len(stanzas) <= 64:
-            raise Malformed(f"{len(stanzas)} stanzas")
-    if suite not in (0, 1, 2):
-        refuse("unsupported", "3", f"suite {suite}")
-    if features:
-        refuse("unsupported", "3", f"required feature {features[0]}")
+        stanzas = _stanzas(record[9])
     mac_i, mac_s = section[-64:-32], section[-32:]
     if suite == 0 and (any(mac_i) or any(mac_s)):
         raise Malformed("MACs of suite 0 are not zero")
+    if features:
+        refuse("unsupported", "3", f"required feature {features[0]}")
+    if id_key_number != 0 and kind in (3, 4):
+        refuse("unsupported", "3", f"id key {id_key_number}")
     buckets = (h_bucket, p_bucket, o_bucket)
     return Header(
         section,
@@ -171,6 +173,34 @@ def _header_record(section: bytes, maced: bytes, raw: bytes) -> Header:
         signer,
         id_key_number,
     )
+
+
+def _stanzas(value: p.Value) -> list[Stanza]:
+    """What every reader refuses of stanzas (section 7)."""
+    rows = p.is_array(value)
+    if not rows:
+        raise Malformed("no stanzas")
+    if len(rows) > MAX_STANZAS:
+        refuse("limit", "14", f"{len(rows)} stanzas")
+    stanzas = []
+    for row in rows:
+        kind, right, body = p.is_array(row, 3)
+        stanzas.append(Stanza(p.is_uint(kind), p.is_uint(right), p.is_bytes(body)))
+    sizes = {1: 80, 2: 96}
+    for stanza in stanzas:
+        if stanza.type not in sizes:
+            continue
+        if stanza.right not in (1, 2):
+            raise Malformed(f"stanza with right {stanza.right}")
+        if len(stanza.body) != sizes[stanza.type]:
+            raise Malformed(f"stanza of {len(stanza.body)} bytes")
+        if stanza.type == 2:
+            if len(stanzas) != 1:
+                raise Malformed("passphrase stanza is not alone")
+            t, m = struct.unpack_from("<II", stanza.body, 16)
+            if not (1 <= t <= 16 and 8 <= m <= 1_048_576):
+                refuse("limit", "7", f"Argon2id with t = {t}, m = {m}")
+    return stanzas
 
 
 # ---------------------------------------------------------------- keys and stanzas (sections 6 and 7)
@@ -210,35 +240,17 @@ class Keys:
 
 
 def check_usable(header: Header, identities: Identities) -> None:
-    """Refusals of a header that is whole: sections 3 (last paragraph), 5, 6.2 and 7."""
+    """The refusal of a header that is whole: section 3, last paragraph."""
     if identities.any and header.suite == 0 and header.kind != 4 and not identities.allow_plain:
         refuse("unsupported", "3", "plain archive, though an identity was given")
-    if header.kind in (1, 2):
-        refuse("unsupported", "5", f"archive of kind {header.kind} belongs to the vault")
-    if header.id_key_number != 0:
-        refuse("unsupported", "6.1", f"id key {header.id_key_number}")
-    sizes = {1: 80, 2: 96}
-    for stanza in header.stanzas:
-        if stanza.type not in sizes:
-            continue
-        if stanza.right not in (1, 2):
-            refuse("header", "7", f"stanza with right {stanza.right}")
-        if len(stanza.body) != sizes[stanza.type]:
-            refuse("header", "7", f"stanza of {len(stanza.body)} bytes")
-        if stanza.type == 1 and p.low_order(stanza.body[:32]):
-            refuse("header", "7", "public key gives an all-zero shared secret")
-        if stanza.type == 2:
-            if len(header.stanzas) != 1:
-                refuse("header", "7", "passphrase stanza is not alone")
-            t, m = struct.unpack_from("<II", stanza.body, 16)
-            if not (1 <= t <= 16 and 8 <= m <= 1_048_576):
-                refuse("limit", "7", f"Argon2id with t = {t}, m = {m}")
 
 
 def _try_stanza(header: Header, stanza: Stanza, identities: Identities) -> bytes | None:
     suffix = bytes([stanza.right]) + header.archive_id
     body = stanza.body
     if stanza.type == 1:
+        if identities.x25519_private and p.low_order(body[:32]):
+            refuse("header", "7", "public key gives an all-zero shared secret")
         for private in identities.x25519_private:
             key = p.hpke_open(private, b"rozenfmt v0 stanza" + suffix, body)
             if key is not None:
@@ -372,7 +384,7 @@ def check_type(header: Header, frame: Frame) -> BlockType | None:
     if not (frame.type.isalpha() and frame.type.isascii()):
         refuse("block", "11.2 (g)", "type is not four letters")
     known = TYPES.get(frame.type)
-    if known is None:
+    if known is None or frame.type in (b"SNAP", b"XREF"):
         if frame.type[:1].isupper():
             refuse("unsupported", "11.2 (g)", f"critical type {frame.type.decode()}")
         if header.suite == 0 and frame.flags & 1:
@@ -442,6 +454,8 @@ def open_block(header: Header, keys: Keys | None, known: BlockType, frame: Frame
             p.is_bytes(record[4], 32)
             if d > MAX_BODY:
                 refuse("limit", "14", f"decoded body of {d} bytes")
+        if frame.type == b"INDX":
+            _index_form(record)
 
     if frame.flags & 1 and keys is not None and keys.block_mac is not None:
         expected = p.mac(keys.block_mac, frame.header_hash + frame.body_section)
@@ -472,6 +486,16 @@ def open_block(header: Header, keys: Keys | None, known: BlockType, frame: Frame
                 pieces.append(body[at : at + length])
                 at += length
     return Block(record, body, pieces)
+
+
+def _index_form(record: Map) -> None:
+    """The form of an `INDX` record, each key by itself (11.2, at the end)."""
+    p.is_uint(need(record, 16), 1, 4)
+    for key in (18, 19):
+        if key in record:
+            p.is_uint(record[key])
+    if 17 in record and p.is_uint(record[17], 1) > MAX_ENTRIES:
+        refuse("limit", "14", "index leaf of too many entries")
 
 
 def _decode(codec: int, encoded: bytes, d: int) -> bytes:
@@ -585,7 +609,7 @@ def _check_name(name: bytes) -> None:
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
         raise Malformed("name that is not allowed")
     if len(name) > MAX_NAME:
-        refuse("limit", "8.1", f"name of {len(name)} bytes")
+        raise Malformed(f"name of {len(name)} bytes")
 
 
 def _names(raw: bytes, count: int) -> list[bytes]:
@@ -605,8 +629,6 @@ def _names(raw: bytes, count: int) -> list[bytes]:
 
 def _path_hint(hints: Map) -> bytes:
     path = p.is_bytes(need(hints, 7))
-    if len(path) > MAX_NAME:
-        refuse("limit", "14", f"path hint of {len(path)} bytes")
     for name in path.split(b"/") if path else []:
         _check_name(name)
     return path
@@ -754,11 +776,14 @@ def _part_leaf(logical: Map, hints: Map) -> PartLeaf:
             last += delta
             if last in holes or last >= len(lengths):
                 raise Malformed("numbers of the holes are not ascending, or too big")
+            if last - 1 in holes:
+                raise Malformed("two neighbouring parts are holes")
             holes.add(last)
         if not holes:
             raise Malformed("key 5 is empty")
     stored = len(lengths) - len(holes)
-    ids = iter(split(p.is_bytes(need(logical, 4)), 32, stored))
+    found = split(p.is_bytes(logical[4]), 32, stored) if present(logical, 4, stored > 0) else []
+    ids = iter(found)
     places = iter(_optional_places(hints, 1, stored))
     parts = [
         Part(length, None, None) if number in holes else Part(length, next(ids), next(places))
@@ -807,9 +832,9 @@ class IndexRoot:
 
 
 def parse_index_leaf(kind: int, block: Block) -> IndexLeaf:
-    count = p.is_uint(need(block.record, 17), 1)
-    if count > MAX_ENTRIES:
-        refuse("limit", "14", f"index leaf of {count} entries")
+    count = p.is_uint(need(block.record, 17))
+    for key in (18, 19):
+        present(block.record, key, kind == 3)
     body = block.body
     size = {1: 8, 2: 16, 3: 36}[kind] * count
     if len(body) < size:
@@ -830,6 +855,8 @@ def parse_index_leaf(kind: int, block: Block) -> IndexLeaf:
 
 
 def parse_index_root(header: Header, block: Block) -> IndexRoot:
+    for key in (17, 18, 19):
+        present(block.record, key, False)
     record = p.cbor_map(block.body)
     kinds = p.is_bytes(need(record, 3))
     if any(kind not in KEY_SIZE for kind in kinds) or bytes(sorted(kinds)) != kinds:
@@ -909,7 +936,7 @@ def check_foot(header: Header, keys: Keys | None, identities: Identities, frame:
             refuse("index", "10", "FMAC_S does not fit")
     if bool(signature) != (header.signer is not None):
         refuse("signature", "10", "signature is missing, or there without a signer")
-    if identities.verify_key is not None and header.signer != identities.verify_key:
+    if header.kind != 4 and identities.verify_key is not None and header.signer != identities.verify_key:
         refuse("signature", "10", "not the signer that was demanded")
     if header.signer is None:
         return "none"

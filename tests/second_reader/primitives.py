@@ -315,9 +315,9 @@ def is_array(value: Value, size: int | None = None) -> list[Value]:
     return value
 
 
-def is_text(value: Value, limit: int) -> str:
-    if not isinstance(value, str) or len(value.encode()) > limit:
-        raise Malformed(f"not a text of at most {limit} bytes")
+def is_text(value: Value) -> str:
+    if not isinstance(value, str):
+        raise Malformed("not a text")
     return value
 
 

@@ -135,7 +135,7 @@ class _Sequential:
         self.leaves: list[tuple[Frame, m.IndexLeaf]] = []
         self.root: m.IndexRoot | None = None
         self.first_index: int | None = None
-        self.checkpoint: Frame | None = None
+        self.checkpointed: tuple[int, int | None] = (0, None)  # where the last ckpt ended, and its offset
         self.directories = 0  # DIRY blocks
 
     def run(self) -> int:
@@ -186,11 +186,11 @@ class _Sequential:
         if kind == b"INDX":
             if self.first_index is None:
                 self.first_index = frame.seq
-                if self.header.kind == 4 and self.directories != 1:
-                    refuse("index", "5", "index of a directory archive without its DIRY")
         elif kind == b"FOOT":
             if self.first_index is None or (self.keys is not None and self.root is None):
                 refuse("block", "5", "FOOT before the root of the index")
+            if self.header.kind == 4 and self.directories != 1:
+                refuse("block", "5", "directory archive without its DIRY")
         elif self.first_index is not None:
             refuse("block", "5", f"{kind.decode()} behind INDX")
         elif kind == b"DIRY":
@@ -235,7 +235,8 @@ class _Sequential:
         if 18 in record:
             p.is_uint(record[18])
         if 19 in record:
-            p.is_text(record[19], 255)
+            if len(p.is_text(record[19]).encode()) > m.MAX_MEDIA_TYPE:
+                refuse("limit", "5.1", "media type is too long")
         self.streams.append(Stream(len(self.streams)))
         if sum(stream.open for stream in self.streams) > m.MAX_STREAMS:
             refuse("limit", "5.1", "too many open streams")
@@ -251,6 +252,8 @@ class _Sequential:
         if p.is_uint(need(block.record, 18)) != stream.blocks:
             raise Malformed("FCNT out of turn in its stream")
         offset = p.is_uint(need(block.record, 19), stream.end)
+        if offset + len(block.body) >= 1 << 63:
+            raise Malformed("stream ends beyond 2^63")
         for number, piece in enumerate(block.pieces):
             stream.pieces.append(((frame.seq, number), offset, piece))
             offset += len(piece)
@@ -271,23 +274,22 @@ class _Sequential:
         return self.keys is not None and self.keys.s is not None
 
     def checkpoint_block(self, frame: Frame, block: Block) -> None:
-        first = self.checkpoint.seq + 1 if self.checkpoint else 0
-        listed = self.frames[first:]
-        if (p.is_uint(need(block.record, 16)), p.is_uint(need(block.record, 17))) != (first, len(listed)):
-            raise Malformed("ckpt counts other blocks")
-        if present(block.record, 18, self.checkpoint is not None):
-            assert self.checkpoint is not None
-            if p.is_uint(block.record[18]) != self.checkpoint.offset:
-                raise Malformed("ckpt with a wrong offset of the previous one")
+        first, previous = self.checkpointed
+        count = p.is_uint(need(block.record, 17))
+        if p.is_uint(need(block.record, 16)) != first or first + count > frame.seq:
+            raise Malformed("ckpt does not go on where the previous one ended, or lists itself")
+        listed = self.frames[first : first + count]
+        if present(block.record, 18, previous is not None) and block.record[18] != previous:
+            raise Malformed("ckpt with a wrong offset of the previous one")
         if bool(block.body) != bool(listed):
             raise Malformed("ckpt with a body though it lists nothing, or without one")
         if listed:
             body = p.cbor_map(block.body)
-            types = m.split(p.is_bytes(need(body, 1)), 4, len(listed))
-            lengths = p.column(p.is_bytes(need(body, 2)), len(listed))
+            types = m.split(p.is_bytes(need(body, 1)), 4, count)
+            lengths = p.column(p.is_bytes(need(body, 2)), count)
             if list(zip(types, lengths)) != [(f.type, f.length) for f in listed]:
                 raise Malformed("ckpt contradicts the blocks")
-        self.checkpoint = frame
+        self.checkpointed = (first + count, frame.offset)
 
     def index(self, frame: Frame, block: Block) -> None:
         if self.root is not None:
@@ -321,6 +323,8 @@ class _Sequential:
 
 def parse_fend(block: Block) -> StreamEnd:
     node = m.parse_node(block.body)
+    if node.what is None:
+        refuse("unsupported", "8", f"FEND with a node of type {node.type}")
     if not isinstance(node.what, (m.PartLeaf, m.PartInner)):
         raise Malformed("body of FEND is not a part table")
     record = block.record
@@ -348,23 +352,28 @@ def check_diry(body: bytes) -> None:
 # ---------------------------------------------------------------- the complete check (end of section 11)
 
 
-def flatten(node: m.Node, child: Callable[[bytes, Location], m.Node], depth: int = 0) -> list[Entry]:
+Child = Callable[[bytes, Location, Location], m.Node]
+Found = tuple[Location, Entry]  # an entry, and the place of the leaf that holds it
+
+
+def flatten(node: m.Node, place_: Location, path: bytes, child: Child, depth: int = 0) -> list[Found]:
     """All entries of the directory whose topmost node is given, with the checks of section 8.2."""
+    if isinstance(node.what, (m.Leaf, m.Inner)) and node.what.path != path:
+        refuse("block", "8", "a directory's node says that it is of another path")
     if isinstance(node.what, m.Leaf) and not node.what.partial:
-        return node.what.entries
-    if node.what is None:
-        refuse("unsupported", "8", f"node of type {node.type} is referred to")
+        return [(place_, entry) for entry in node.what.entries]
     if not isinstance(node.what, m.Inner):
         refuse("block", "8.2", "a directory's node is of another type")
     inner = node.what
     if depth >= m.MAX_INNER_DEPTH:
         refuse("limit", "8.2", "inner nodes are nested too deeply")
-    entries: list[Entry] = []
+    entries: list[Found] = []
     for number, (first, count) in enumerate(zip(inner.firsts, inner.counts)):
-        below = flatten(child(inner.ids[number], inner.places[number]), child, depth + 1)
-        if len(below) != count or below[0].name != first:
+        at = inner.places[number]
+        below = flatten(child(inner.ids[number], at, place_), at, path, child, depth + 1)
+        if len(below) != count or below[0][1].name != first:
             refuse("block", "8.2", "inner node contradicts its child")
-        if number + 1 < len(inner.firsts) and below[-1].name >= inner.firsts[number + 1]:
+        if number + 1 < len(inner.firsts) and below[-1][1].name >= inner.firsts[number + 1]:
             refuse("block", "8.2", "names of a child run out of its range")
         entries += below
     return entries
@@ -376,11 +385,10 @@ class _Complete:
         self.r = reader
         self.keys = reader.keys
         self.root = reader.root
-        self.types = [frame.type for frame in reader.frames]
         self.rows = {
             kind: [row for _, x in reader.leaves if x.kind == kind for row in x.rows] for kind in (1, 2)
         }
-        self.known = set(self.rows[1])
+        self.referred: set[Location] = set()  # nodes
 
     def check(self) -> None:
         self.block_table()
@@ -415,7 +423,6 @@ class _Complete:
             refuse("index", "9", "content look-up is not sorted")
         ends = [(end.content_id[:8], seq, 0) for seq, end in self.r.ends.items()]
         if not self.r.sees_content:
-            self.look_up_for_browsing(ends)
             return
         made = [(self.keys.content_id(x)[:8], seq, n) for (seq, n), x in self.r.packed.items()]
         for stream in self.r.streams:
@@ -423,55 +430,42 @@ class _Complete:
         if rows != sorted(made + ends):
             refuse("index", "9", "content look-up contradicts the contents")
 
-    def look_up_for_browsing(self, ends: list[tuple[bytes, int, int]]) -> None:
-        numbers: dict[int, list[int]] = {}
-        found = []
-        for row in self.rows[1]:
-            kind = self.types[row[1]] if row[1] < len(self.types) else b""
-            if kind == b"FEND":
-                found.append(row)
-            elif kind in (b"PACK", b"FCNT"):
-                numbers.setdefault(row[1], []).append(row[2])
-            else:
-                refuse("index", "9", "content look-up names a block without contents")
-        if sorted(found) != sorted(ends):
-            refuse("index", "9", "content look-up contradicts the FEND blocks")
-        if sorted(numbers) != [seq for seq, kind in enumerate(self.types) if kind in (b"PACK", b"FCNT")]:
-            refuse("index", "9", "content look-up misses a block")
-        if any(sorted(pieces) != list(range(len(pieces))) for pieces in numbers.values()):
-            refuse("index", "9", "content look-up misses a piece")
-
-    def node(self, node_id: bytes, at: Location, failure_class: str = "block") -> m.Node:
+    def node(self, node_id: bytes, at: Location, by: Location | None = None) -> m.Node:
+        """A node that is referred to, by a node at a place or by the index root."""
+        failure_class = "index" if by is None else "block"
+        if by is not None and at >= by:
+            refuse("block", "5", f"what {by} refers to does not stand before it")
         node = self.r.nodes.get(at)
         if node is None or not p.same(node.id, node_id):
             refuse(failure_class, "8", f"no node of that id at {at}")
+        if node.what is None:
+            refuse("unsupported", "8", f"node of type {node.type} is referred to")
+        if at in self.referred:
+            refuse("block", "8", f"node at {at} is referred to twice")
+        self.referred.add(at)
         return node
 
     # -- streams
 
-    def parts(self, table: m.PartLeaf | m.PartInner) -> Iterator[m.Part]:
+    def parts(self, seq: int, table: m.PartLeaf | m.PartInner) -> Iterator[m.Part]:
         if isinstance(table, m.PartLeaf):
             yield from table.parts
             return
         for length, node_id, at in zip(table.lengths, table.ids, table.places):
-            node = self.node(node_id, at)
-            if node.what is None:
-                refuse("unsupported", "8", f"node of type {node.type} is referred to")
+            node = self.node(node_id, at, (seq, 0))
             if not isinstance(node.what, m.PartLeaf) or node.what.total != length:
                 refuse("block", "8.3", "part table contradicts its sub-table")
             yield from node.what.parts
 
     def stream(self, seq: int, end: StreamEnd) -> None:
+        parts = list(self.parts(seq, end.table))
+        if not self.r.sees_content:
+            return
         pieces = iter(self.r.streams[end.stream].pieces)
         offset = 0
-        for part in self.parts(end.table):
+        for part in parts:
             if part.id is not None and part.at is not None:
-                if not self.r.sees_content:
-                    if (part.id[:8], *part.at) not in self.known or self.types[part.at[0]] != b"FCNT":
-                        refuse("block", "8.3", "part lies where no piece of a stream is")
-                elif next(
-                    ((at, start, len(x), self.keys.content_id(x)) for at, start, x in pieces), None
-                ) != (
+                if next(((at, start, len(x), self.keys.content_id(x)) for at, start, x in pieces), None) != (
                     part.at,
                     offset,
                     part.length,
@@ -481,10 +475,9 @@ class _Complete:
             offset += part.length
         if next(pieces, None) is not None:
             refuse("block", "8.3", "part table misses a piece")
-        if self.r.sees_content:
-            if not p.same(stream_id(self.keys, self.r.streams[end.stream], end.length), end.content_id):
-                refuse("block", "5.1", "content id of the stream does not fit")
-            self.r.out.stored[seq, 0] = lambda: join(self.r.streams[end.stream].pieces, end.length)
+        if not p.same(stream_id(self.keys, self.r.streams[end.stream], end.length), end.content_id):
+            refuse("block", "5.1", "content id of the stream does not fit")
+        self.r.out.stored[seq, 0] = lambda: join(self.r.streams[end.stream].pieces, end.length)
 
     # -- directories
 
@@ -495,61 +488,55 @@ class _Complete:
         rows = self.rows[2]
         if not p.ascending([row[0] for row in rows]):
             refuse("index", "9", "path look-up is not sorted")
-        by_hash = {row[0]: (row[1], row[2]) for row in rows}
-        top = self.node(*self.root.directory, failure_class="index")
-        directories = 0
+        node_id, place_ = self.root.directory
+        found = {p.mac(self.keys.path_key, b"")[:16]: place_}
         size = 0
-        todo: list[tuple[int, bytes, m.Node | Entry]] = [(0, b"", top)]
+        todo: list[tuple[int, bytes, m.Node, Location]] = [(0, b"", self.node(node_id, place_), place_)]
         while todo:
-            depth, path, item = todo.pop()
-            if isinstance(item, m.Node):
-                directories += 1
-                found = by_hash.get(p.mac(self.keys.path_key, path)[:16])
-                # More directories than rows: stops before a tree of shared nodes explodes.
-                if found is None or directories > len(rows):
-                    refuse("index", "9", "path look-up misses a directory")
-                self.node(item.id, found, "index")
-                if depth > m.MAX_DIRECTORY_DEPTH:
-                    refuse("limit", "14", "directories are nested too deeply")
-                entries = flatten(item, self.node)
-                joined = path + b"/" if path else b""
-                todo += [(depth, joined + entry.name, entry) for entry in reversed(entries)]
-                continue
-            entry = Entry(**{**item.__dict__, "path": path})
-            self.r.out.tree.append(entry)
-            size += entry.size or 0 if entry.has_content else 0
-            self.entry(entry)
-            if entry.kind == m.DIRECTORY:
-                assert entry.node_id is not None and entry.node_at is not None
-                todo.append((depth + 1, path, self.node(entry.node_id, entry.node_at)))
-        if directories != len(rows):
-            refuse("index", "9", "path look-up names a directory that is not there")
+            depth, path, node, place_ = todo.pop()
+            if depth > m.MAX_DIRECTORY_DEPTH:
+                refuse("limit", "14", "directories are nested too deeply")
+            for leaf_at, entry in flatten(node, place_, path, self.node):
+                entry.path = path + b"/" + entry.name if path else entry.name
+                self.r.out.tree.append(entry)
+                size += entry.size or 0 if entry.has_content else 0
+                self.entry(entry, leaf_at)
+                if entry.kind == m.DIRECTORY:
+                    assert entry.node_id is not None and entry.node_at is not None
+                    found[p.mac(self.keys.path_key, entry.path)[:16]] = entry.node_at
+                    below = self.node(entry.node_id, entry.node_at, leaf_at)
+                    todo.append((depth + 1, entry.path, below, entry.node_at))
+        self.r.out.tree.sort(key=lambda entry: entry.path)
+        for at, node in self.r.nodes.items():
+            if node.type in (1, 2) and at not in self.referred:
+                refuse("block", "8", f"nothing refers to the directory's node at {at}")
+        if rows != sorted((key, *at) for key, at in found.items()):
+            refuse("index", "9", "path look-up contradicts the directories")
         if self.root.totals != (len(self.r.out.tree), size):
             refuse("index", "9", "root counts other entries or bytes")
 
-    def entry(self, entry: Entry) -> None:
+    def entry(self, entry: Entry, leaf_at: Location) -> None:
+        for at in (entry.content_at, entry.xattr_at):
+            if at is not None and at >= leaf_at:
+                refuse("block", "5", f"what {leaf_at} refers to does not stand before it")
+        if not self.r.sees_content:
+            return
         if entry.content_id is not None:
-            at = entry.content_at
-            if at is None or (entry.content_id[:8], *at) not in self.known:
-                refuse("block", "8.1", "content lies where no content is")
-            end = self.r.ends.get(at[0])
-            if end is not None:
+            assert entry.content_at is not None
+            end = self.r.ends.get(entry.content_at[0])
+            piece = self.r.packed.get(entry.content_at)
+            if end is not None and entry.content_at[1] == 0:
                 if (end.content_id, end.length) != (entry.content_id, entry.size):
                     refuse("block", "8.1", "entry contradicts its stream")
-            elif self.types[at[0]] != b"PACK":
-                refuse("block", "8.1", "content lies neither in PACK nor in a stream")
-            elif self.r.sees_content:
-                piece = self.r.packed[at]
-                if len(piece) != entry.size or not p.same(self.keys.content_id(piece), entry.content_id):
-                    refuse("block", "8.1", "entry contradicts its content")
+            elif piece is None:
+                refuse("block", "8.1", "content lies where no content is")
+            elif len(piece) != entry.size or not p.same(self.keys.content_id(piece), entry.content_id):
+                refuse("block", "8.1", "entry contradicts its content")
         if entry.xattr_id is not None and entry.xattr_at is not None:
-            if self.r.sees_content:
-                found = self.r.xattrs.get(entry.xattr_at)
-                if found is None or not p.same(found[0], entry.xattr_id):
-                    refuse("block", "8.1", "no extended attributes of that id")
-                entry.xattrs = found[1]
-            elif entry.xattr_at[0] >= len(self.types) or self.types[entry.xattr_at[0]] != b"TREX":
-                refuse("block", "8.1", "extended attributes lie where no TREX is")
+            found = self.r.xattrs.get(entry.xattr_at)
+            if found is None or not p.same(found[0], entry.xattr_id):
+                refuse("block", "8.1", "no extended attributes of that id")
+            entry.xattrs = found[1]
 
 
 def stream_id(keys: Keys, stream: Stream, length: int) -> bytes:
