@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +28,7 @@ MIB: Final = 1024 * 1024
 
 
 def make_removable(path: Path) -> None:
-    for directory, names, _ in os.walk(path):
-        for name in names:
-            full = os.path.join(directory, name)
-            if not os.path.islink(full):
-                os.chmod(full, 0o700)
+    subprocess.run(["chmod", "-R", "u+rwx", "--", str(path)], check=True)
 
 
 def noise(size: int, seed: int = 0) -> bytes:
