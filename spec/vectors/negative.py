@@ -102,7 +102,7 @@ def bad(
         if browse:
             right = None if browse in ("header", "limit", "unsupported", "key", "no-recipient") else "browse"
             more["others"] = [Other(browse, [BROWSER], right=right)]
-        right = None if expected in ("header", "key", "no-recipient") or stop == "start" and clause[:2] in ("3",) else "read"
+        right = None if stop == "start" else "read"
         more.setdefault("right", right)
         more.setdefault("stop_keyless", stop_keyless or stop)
         return Vector(
