@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rozenfmt.errors import UsageError
+from rozenfmt.errors import SourceError, UsageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format.nodes import Entry, Kind, Mark
 
@@ -127,7 +127,11 @@ def compare(
     for left, right in _merge(*sides):
         result.files += 1
         path = left.path if left is not None else right.path if right is not None else b""
-        change = _change(left, right, result, links, contents=contents)
+        try:
+            change = _change(left, right, result, links, contents=contents)
+        except SourceError as error:  # what cannot be read cannot be said to be the same
+            report(Problem(path, "unreadable", str(error)))
+            change = Change(path, "content", ("content",))
         if change is not None:
             result.count += 1
             if len(result.changes) < _KEPT:
