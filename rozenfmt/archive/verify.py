@@ -7,7 +7,7 @@ merged at the end: what blocks hold, what the index says, and what nodes refer t
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import Any, Final
@@ -112,9 +112,7 @@ class ContentVerifier:
     def _take_pack(self, block: Block, _found: Any, ids: list[bytes]) -> None:
         pack, size, sequence = _PLACE.pack, _SIZE.pack, block.sequence
         pieces = cut_pieces(block)
-        self._held.extend(
-            [one + pack(sequence, number) + size(len(pieces[number])) for number, one in enumerate(ids)]
-        )
+        self._held.extend([one + pack(sequence, number) + size(len(pieces[number])) for number, one in enumerate(ids)])
         self._index.extend([one[:8] + pack(sequence, number) for number, one in enumerate(ids)])
 
     def _take_start(self, block: Block, _found: Any, _ids: list[bytes]) -> None:

@@ -165,7 +165,7 @@ class Splitter:
     def _next_block(self) -> RawBlock | None:
         if len(self._buffer) < PREFIX_SIZE:
             if self._closed:
-                msg = "the archive ends before its footer: it was cut off, or is still being written; salvage reads the rest"
+                msg = "the archive ends before its footer: it was cut off or is unfinished; salvage reads the rest"
                 raise TruncatedError(msg, offset=self._offset, block=self._sequence, clause="11")
             return None
         assert self._header is not None

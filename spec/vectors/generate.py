@@ -139,7 +139,7 @@ def other(vector: Vector, one: Other) -> dict[str, Any]:
 
 def bodies(vector: Vector, stop: str, right: str | None, archives: int | None = None) -> list[bytes]:
     """Bodies released by a reader that stops in the last archive, with this right where it is not plain."""
-    found = []
+    found: list[bytes] = []
     for maker in vector.makers[:archives]:
         last = maker is vector.makers[-1]
         if maker.suite == 0 or right == "read" or (not last and right is None and stop == "start"):

@@ -453,10 +453,10 @@ class Maker:
     def directory(self, path: bytes, entries: Sequence[Entry]) -> tuple[bytes, bytes]:
         """A whole directory as one leaf, listed."""
         entries = sorted(entries, key=lambda e: e.name)
-        self.list(path, entries)
+        self.note(path, entries)
         return self.leaf(path, entries)
 
-    def list(self, path: bytes, entries: Iterable[Entry]) -> None:
+    def note(self, path: bytes, entries: Iterable[Entry]) -> None:
         """Note entries for the sidecar."""
         for entry in entries:
             joined = path + b"/" + entry.name if path else entry.name
@@ -558,7 +558,7 @@ class Maker:
 
     def signed_message(self, header_hash: bytes) -> bytes:
         """What a signature covers."""
-        return crypto.SIGNATURE_LABEL + self.archive_id + self.digest + header_hash
+        return b"".join((crypto.SIGNATURE_LABEL, self.archive_id, self.digest, header_hash))
 
     def bodies(self, stop: str) -> list[bytes]:
         """Bodies that a reader releases before it stops: at ``start``, at a block's tag, or at the ``end``."""

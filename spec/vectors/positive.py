@@ -207,16 +207,14 @@ def inner(m: Maker) -> Maker:
     """A directory of four leaves below two levels of inner nodes."""
     places = m.pack(*(b"content of %d" % number for number in range(8)))
     entries = [file(b"file %d" % n, m, b"content of %d" % n, places[n]) for n in range(8)]
-    m.list(b"", entries)
+    m.note(b"", entries)
     leaves = [m.leaf(b"", entries[at : at + 2]) for at in range(0, 8, 2)]
     tree = m.tree(*(node for node, _ in leaves))
     low = []
     for half in (0, 2):
         children = [InnerNode(entries[2 * n].name, 2, leaves[n][1], tree, n) for n in (half, half + 1)]
         low.append(m.inner(b"", m.hook("children", children), f"inner {half}"))
-    top = m.inner(
-        b"", [InnerNode(entries[4 * n].name, 4, low[n][1], tree + 1, n) for n in (0, 1)], "inner top"
-    )
+    top = m.inner(b"", [InnerNode(entries[4 * n].name, 4, low[n][1], tree + 1, n) for n in (0, 1)], "inner top")
     m.tree(low[0][0], low[1][0], top[0])
     m.place(b"", tree + 1, 2)
     m.finish((top[1], tree + 1, 2))
@@ -344,7 +342,7 @@ def _combinations() -> None:
         (1, "lz4", True, (64, 128, 64)),
         (2, "stored", True, (1, 1, 1)),
         (2, "zstd", True, (64, 128, 64)),
-        (2, "lz4", False, DEFAULT),
+        (2, "lz4", False, (256, 1024, 256)),
     ]
     for suite, codec, signed, padding in rows:
         name = f"tree-{suite}-{codec}" + "-signed" * signed
@@ -352,7 +350,12 @@ def _combinations() -> None:
 
         @positive(name, description + (", signed" if signed else ""), "tree", "8")
         def _tree(
-            name: str, suite: int = suite, codec: str = codec, signed: bool = signed, padding: Any = padding  # noqa: FBT001
+            name: str,
+            *,
+            suite: int = suite,
+            codec: str = codec,
+            signed: bool = signed,
+            padding: tuple[int, int, int] = padding,
         ) -> Vector:
             maker = rich(Maker(name, suite=suite, codec=codec, signed=signed, padding=padding))
             return of(maker, others=[BROWSE] if suite else [])
@@ -427,7 +430,9 @@ def _grease_plain(name: str) -> Vector:
     return of(rich(Maker(name, suite=0, grease=True, hooks={"prefix:FOOT:0": lambda p: {**p, "flags": 1 << 31}})))
 
 
-@positive("ancillary-mac", "an unknown ancillary block with a MAC flag, whose MAC nobody can check", "extensions", "4.1")
+@positive(
+    "ancillary-mac", "an unknown ancillary block with a MAC flag, whose MAC nobody can check", "extensions", "4.1"
+)
 def _ancillary_mac(name: str) -> Vector:
     hooks = {"prefix:xtst:0": lambda p: {**p, "flags": 1}, "mac:xtst:0": lambda _: bytes(32)}
     return of(rich(Maker(name, hooks=hooks)), others=[BROWSE])

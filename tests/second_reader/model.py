@@ -596,7 +596,7 @@ def split(raw: bytes, size: int, count: int) -> list[bytes]:
 def _places(hints: Map, key: int, count: int) -> list[Location]:
     blocks = p.delta_column(p.is_bytes(need(hints, key)), count, as_signed=False)
     pieces = p.column(p.is_bytes(need(hints, key + 1)), count)
-    return list(zip(blocks, pieces))
+    return list(zip(blocks, pieces, strict=False))
 
 
 def _optional_places(hints: Map, key: int, count: int) -> list[Location]:
@@ -627,6 +627,12 @@ def _names(raw: bytes, count: int) -> list[bytes]:
     return names
 
 
+def _count(rows: int) -> int:
+    if rows > MAX_ENTRIES:
+        refuse("limit", "14", f"node of {rows} entries, children or parts")
+    return rows
+
+
 def _path_hint(hints: Map) -> bytes:
     path = p.is_bytes(need(hints, 7))
     for name in path.split(b"/") if path else []:
@@ -647,7 +653,7 @@ def parse_node(piece: bytes) -> Node:
     if kind in (1, 5):
         what = _directory_leaf(logical, hints, partial=kind == 5)
     elif kind == 2:
-        count = p.is_uint(need(logical, 2), 1)
+        count = _count(p.is_uint(need(logical, 2), 1))
         what = Inner(
             _names(p.is_bytes(need(logical, 3)), count),
             p.column(p.is_bytes(need(logical, 4)), count),
@@ -661,6 +667,7 @@ def parse_node(piece: bytes) -> Node:
         what = _part_leaf(logical, hints)
     elif kind == 4:
         lengths = p.column(p.is_bytes(need(logical, 3)))
+        _count(len(lengths))
         ids = split(p.is_bytes(need(logical, 4)), 32, len(lengths))
         what = PartInner(p.is_uint(need(logical, 2)), lengths, ids, _places(hints, 1, len(lengths)))
         if not lengths or 0 in lengths or sum(lengths) != what.total:
@@ -684,7 +691,7 @@ def _numbered(record: Map, key: int, count: int) -> list[tuple[int, p.Value]]:
 
 
 def _directory_leaf(logical: Map, hints: Map, *, partial: bool) -> Leaf:
-    count = p.is_uint(need(logical, 2))
+    count = _count(p.is_uint(need(logical, 2)))
     names = _names(p.is_bytes(need(logical, 3)), count)
     kinds = p.is_bytes(need(logical, 4), count)
     modes = [int.from_bytes(m, "little") for m in split(p.is_bytes(need(logical, 5)), 2, count)]
@@ -693,7 +700,7 @@ def _directory_leaf(logical: Map, hints: Map, *, partial: bool) -> Leaf:
         raise Malformed("unknown kind of entry")
     if any(mode > 0o7777 for mode in modes):
         raise Malformed("mode above 0o7777")
-    entries = [Entry(*row) for row in zip(names, kinds, modes, times)]
+    entries = [Entry(*row) for row in zip(names, kinds, modes, times, strict=False)]
     _owners(logical, entries)
 
     def these(*wanted: int) -> list[Entry]:
@@ -701,15 +708,15 @@ def _directory_leaf(logical: Map, hints: Map, *, partial: bool) -> Leaf:
 
     files, directories = these(FILE), these(DIRECTORY)
     if present(logical, 9, bool(files)):
-        for entry, size in zip(files, p.column(p.is_bytes(logical[9]), len(files))):
+        for entry, size in zip(files, p.column(p.is_bytes(logical[9]), len(files)), strict=False):
             entry.size = size
     if present(logical, 12, bool(these(SYMLINK))):
         targets = p.is_array(logical[12], len(these(SYMLINK)))
-        for entry, target in zip(these(SYMLINK), targets):
+        for entry, target in zip(these(SYMLINK), targets, strict=False):
             entry.target = p.is_bytes(target)
     if present(logical, 13, bool(these(CHARACTER, DEVICE))):
         devices = p.is_array(logical[13], len(these(CHARACTER, DEVICE)))
-        for entry, device in zip(these(CHARACTER, DEVICE), devices):
+        for entry, device in zip(these(CHARACTER, DEVICE), devices, strict=False):
             major, minor = p.is_array(device, 2)
             entry.device = (p.is_uint(major), p.is_uint(minor))
     for number, group in _numbered(logical, 14, count):
@@ -719,10 +726,10 @@ def _directory_leaf(logical: Map, hints: Map, *, partial: bool) -> Leaf:
 
     filled = [entry for entry in files if entry.has_content]
     if present(logical, 10, bool(filled) and not partial):
-        for entry, raw in zip(filled, split(p.is_bytes(logical[10]), 32, len(filled))):
+        for entry, raw in zip(filled, split(p.is_bytes(logical[10]), 32, len(filled)), strict=False):
             entry.content_id = raw
     if present(logical, 11, bool(directories) and not partial):
-        for entry, raw in zip(directories, split(p.is_bytes(logical[11]), 32, len(directories))):
+        for entry, raw in zip(directories, split(p.is_bytes(logical[11]), 32, len(directories)), strict=False):
             entry.node_id = raw
     if partial:
         present(logical, 15, False)
@@ -731,11 +738,11 @@ def _directory_leaf(logical: Map, hints: Map, *, partial: bool) -> Leaf:
         entries[number].xattr_id = p.is_bytes(value, 32)
         with_xattrs.append(entries[number])
 
-    for entry, at in zip(filled, _optional_places(hints, 1, len(filled))):
+    for entry, at in zip(filled, _optional_places(hints, 1, len(filled)), strict=False):
         entry.content_at = at
-    for entry, at in zip(directories, _optional_places(hints, 3, 0 if partial else len(directories))):
+    for entry, at in zip(directories, _optional_places(hints, 3, 0 if partial else len(directories)), strict=False):
         entry.node_at = at
-    for entry, at in zip(with_xattrs, _optional_places(hints, 5, len(with_xattrs))):
+    for entry, at in zip(with_xattrs, _optional_places(hints, 5, len(with_xattrs)), strict=False):
         entry.xattr_at = at
     return Leaf(partial, entries, _path_hint(hints))
 
@@ -755,7 +762,7 @@ def _owners(logical: Map, entries: list[Entry]) -> None:
     if present(logical, 8, len(rows) > 1):
         numbers = p.column(p.is_bytes(logical[8]), len(entries))
     seen = 0
-    for entry, number in zip(entries, numbers):
+    for entry, number in zip(entries, numbers, strict=False):
         if number > seen or number >= len(rows):
             raise Malformed("owners are not in order of first use")
         seen = max(seen, number + 1)
@@ -767,6 +774,7 @@ def _owners(logical: Map, entries: list[Entry]) -> None:
 def _part_leaf(logical: Map, hints: Map) -> PartLeaf:
     total = p.is_uint(need(logical, 2))
     lengths = p.column(p.is_bytes(need(logical, 3)))
+    _count(len(lengths))
     if not lengths or 0 in lengths or sum(lengths) != total:
         raise Malformed("lengths of the parts do not add up")
     holes: set[int] = set()
@@ -841,12 +849,12 @@ def parse_index_leaf(kind: int, block: Block) -> IndexLeaf:
         raise Malformed("index leaf is cut off")
     if kind == 3:
         types, hashes = split(body[: 4 * count], 4, count), split(body[4 * count : size], 32, count)
-        blocks = list(zip(types, hashes, p.column(body[size:], count)))
+        blocks = list(zip(types, hashes, p.column(body[size:], count), strict=False))
         first_seq, first_offset = p.is_uint(need(block.record, 18)), p.is_uint(need(block.record, 19))
         return IndexLeaf(kind, count, first_seq.to_bytes(8, "big"), [], blocks, first_seq, first_offset)
     numbers = p.column(body[size:], 2 * count)
     keys = split(body[:size], KEY_SIZE[kind], count)
-    rows = list(zip(keys, numbers[:count], numbers[count:]))
+    rows = list(zip(keys, numbers[:count], numbers[count:], strict=False))
     if not p.ascending(rows):
         raise Malformed("index leaf is not sorted")
     if kind == 2 and len(set(keys)) != count:

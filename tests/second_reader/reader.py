@@ -234,9 +234,8 @@ class _Sequential:
             refuse("limit", "5.1", "path hint is too long")
         if 18 in record:
             p.is_uint(record[18])
-        if 19 in record:
-            if len(p.is_text(record[19]).encode()) > m.MAX_MEDIA_TYPE:
-                refuse("limit", "5.1", "media type is too long")
+        if 19 in record and len(p.is_text(record[19]).encode()) > m.MAX_MEDIA_TYPE:
+            refuse("limit", "5.1", "media type is too long")
         self.streams.append(Stream(len(self.streams)))
         if sum(stream.open for stream in self.streams) > m.MAX_STREAMS:
             refuse("limit", "5.1", "too many open streams")
@@ -287,7 +286,7 @@ class _Sequential:
             body = p.cbor_map(block.body)
             types = m.split(p.is_bytes(need(body, 1)), 4, count)
             lengths = p.column(p.is_bytes(need(body, 2)), count)
-            if list(zip(types, lengths)) != [(f.type, f.length) for f in listed]:
+            if list(zip(types, lengths, strict=False)) != [(f.type, f.length) for f in listed]:
                 raise Malformed("ckpt contradicts the blocks")
         self.checkpointed = (first + count, frame.offset)
 
@@ -306,7 +305,7 @@ class _Sequential:
         first = self.leaves[0][0] if self.leaves else frame
         if (root.first_seq, root.first_offset) != (first.seq, first.offset):
             raise Malformed("root has the wrong place of the first INDX block")
-        told = list(zip(root.kinds, root.lengths, root.hashes, root.first_keys, root.counts))
+        told = list(zip(root.kinds, root.lengths, root.hashes, root.first_keys, root.counts, strict=False))
         found = [(leaf.kind, f.length, f.whole_hash, leaf.first_key, leaf.count) for f, leaf in self.leaves]
         if told != found:
             raise Malformed("root contradicts the leaves")
@@ -368,7 +367,7 @@ def flatten(node: m.Node, place_: Location, path: bytes, child: Child, depth: in
     if depth >= m.MAX_INNER_DEPTH:
         refuse("limit", "8.2", "inner nodes are nested too deeply")
     entries: list[Found] = []
-    for number, (first, count) in enumerate(zip(inner.firsts, inner.counts)):
+    for number, (first, count) in enumerate(zip(inner.firsts, inner.counts, strict=False)):
         at = inner.places[number]
         below = flatten(child(inner.ids[number], at, place_), at, path, child, depth + 1)
         if len(below) != count or below[0][1].name != first:
@@ -451,7 +450,7 @@ class _Complete:
         if isinstance(table, m.PartLeaf):
             yield from table.parts
             return
-        for length, node_id, at in zip(table.lengths, table.ids, table.places):
+        for length, node_id, at in zip(table.lengths, table.ids, table.places, strict=False):
             node = self.node(node_id, at, (seq, 0))
             if not isinstance(node.what, m.PartLeaf) or node.what.total != length:
                 refuse("block", "8.3", "part table contradicts its sub-table")
@@ -464,13 +463,9 @@ class _Complete:
         pieces = iter(self.r.streams[end.stream].pieces)
         offset = 0
         for part in parts:
-            if part.id is not None and part.at is not None:
-                if next(((at, start, len(x), self.keys.content_id(x)) for at, start, x in pieces), None) != (
-                    part.at,
-                    offset,
-                    part.length,
-                    part.id,
-                ):
+            if part.id is not None:
+                found = next(((at, start, len(x), self.keys.content_id(x)) for at, start, x in pieces), None)
+                if found != (part.at, offset, part.length, part.id):
                     refuse("block", "8.3", "part table contradicts the FCNT blocks")
             offset += part.length
         if next(pieces, None) is not None:
@@ -732,6 +727,7 @@ class _Random:
                 raise KeyError(path)
             node = self.node(what.ids[number], what.places[number])
         refuse("limit", "8.2", "inner nodes are nested too deeply")
+        return None
 
     def content(self, path: bytes) -> bytes:
         entry = self.find(path)
@@ -755,7 +751,7 @@ class _Random:
             refuse("limit", "14", f"this reader does not join contents of {end.length} bytes")
         tables = [end.table]
         if isinstance(end.table, m.PartInner):
-            tables = [self.node(i, at).what for i, at in zip(end.table.ids, end.table.places)]  # type: ignore[misc]
+            tables = [self.node(i, at).what for i, at in zip(end.table.ids, end.table.places, strict=False)]  # type: ignore[misc]
             if [t.total if isinstance(t, m.PartLeaf) else 0 for t in tables] != end.table.lengths:
                 refuse("block", "8.3", "part table contradicts its sub-table")
         content = b""

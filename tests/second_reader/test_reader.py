@@ -47,10 +47,11 @@ def enc(value: p.Value) -> bytes:
 def var(*numbers: int) -> bytes:
     out = bytearray()
     for number in numbers:
-        while number > 127:
-            out.append(number & 127 | 128)
-            number >>= 7
-        out.append(number)
+        rest = number
+        while rest > 127:
+            out.append(rest & 127 | 128)
+            rest >>= 7
+        out.append(rest)
     return bytes(out)
 
 
@@ -512,7 +513,7 @@ def test_no_change_of_a_body_escapes_or_crashes(kind: bytes) -> None:
         try:
             read(data)
         except m.SpecError as error:
-            assert error.failure_class in ("block", "index", "limit", "unsupported")
+            assert error.failure_class in ("block", "index", "limit", "unsupported")  # noqa: PT017
         else:
             passed += 1
     assert total >= 20

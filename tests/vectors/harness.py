@@ -98,7 +98,7 @@ def library(data: bytes, keyring: Keyring) -> Outcome:
     out = Outcome()
     verifier: ContentVerifier | None = None
     choose = partial(unlock, identities=keyring.identities(), allow_plain=keyring.allow_plain)
-    decoder = Decoder(lambda header: choose(header), keyring.verify_key)
+    decoder = Decoder(choose, keyring.verify_key)
 
     def take(event: HeaderEvent | BlockEvent | EndEvent) -> None:
         nonlocal verifier
