@@ -161,7 +161,8 @@ class Identity:
         Raises:
             UsageError: The file exists or cannot be written.
         """
-        note = f"# rozenfmt identity. Keep it secret; whoever has it reads your archives.\n# recipient: {self.recipient}\n"
+        note = "# rozenfmt identity. Keep it secret; whoever has it reads your archives.\n"
+        note += f"# recipient: {self.recipient}\n"
         _save(path, note, self.seed, (self._PREFIX, self._LOCKED_PREFIX), passphrase)
 
     @classmethod
@@ -213,7 +214,8 @@ class SigningKey:
 
     def save(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
         """Write a key file as ``Identity.save`` does."""
-        note = f"# rozenfmt signing key. Keep it secret; whoever has it signs as you.\n# verify key: {self.verify_key}\n"
+        note = "# rozenfmt signing key. Keep it secret; whoever has it signs as you.\n"
+        note += f"# verify key: {self.verify_key}\n"
         _save(path, note, self.seed, (self._PREFIX, self._LOCKED_PREFIX), passphrase)
 
     @classmethod

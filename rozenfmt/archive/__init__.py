@@ -1,0 +1,1 @@
+"""One archive over one storage: write, read, check, extract, salvage, compare, join."""

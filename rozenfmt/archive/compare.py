@@ -96,7 +96,8 @@ def compare(
     with an archive, only that part of the archive is looked at.
 
     Args:
-        a, b: An opened archive, or the path of a directory.
+        a: An opened archive, or the path of a directory.
+        b: Likewise; differences are told as changes from a to b.
         contents: Compare contents too, not only sizes and metadata.
         exclude: Patterns in gitignore syntax, for directories.
         progress: Called with events.
@@ -166,7 +167,10 @@ def _archive_items(archive: Archive, below: bytes | None) -> Iterator[_Item]:
                     yield data
 
         yield _Item(
-            entry.path_bytes, entry.raw, content, lambda raw=entry.raw: archive.attributes(raw)  # type: ignore[misc]
+            entry.path_bytes,
+            entry.raw,
+            content,
+            lambda raw=entry.raw: archive.attributes(raw),  # type: ignore[misc]
         )
 
 
@@ -238,7 +242,7 @@ def _content_differs(a: _Item, b: _Item, result: Difference, *, contents: bool) 
     return [] if same else ["content"]
 
 
-def _aligned(a: Iterator[bytes], b: Iterator[bytes]) -> Iterator[tuple[bytes | memoryview | None, bytes | memoryview | None]]:
+def _aligned(a: Iterator[bytes], b: Iterator[bytes]) -> Iterator[tuple[memoryview, memoryview]]:
     """Cut two runs of bytes at the same places."""
     x: memoryview = memoryview(b"")
     y: memoryview = memoryview(b"")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rozenfmt.format import header as header_module
-from rozenfmt.format.decoder import Grammar, RawBlock, RawHeader, Splitter, open_raw, opener_for
 from rozenfmt.format.blocks import Block, Opener
+from rozenfmt.format.decoder import Grammar, RawBlock, RawHeader, Splitter, open_raw, opener_for
 from rozenfmt.format.nodes import Node
 from rozenfmt.format.registry import IndexKind
 from rozenfmt.keys import Identity, Passphrase

@@ -293,9 +293,7 @@ class Archive:
             else:
                 stack.pop()
 
-    def directory_entries(
-        self, place: tuple[bytes | None, int, int], path: bytes, depth: int = 0
-    ) -> Iterator[Entry]:
+    def directory_entries(self, place: tuple[bytes | None, int, int], path: bytes, depth: int = 0) -> Iterator[Entry]:
         """Entries of one directory by the id and place of its node, in order; internal.
 
         A node that says it is of another path is refused: nodes are never shared, so no small

@@ -21,7 +21,6 @@ from rozenfmt.errors import (
     HeaderError,
     LimitError,
     NoMatchingKey,
-    StorageError,
     TruncatedError,
     UnsupportedError,
     UsageError,
@@ -462,9 +461,9 @@ class _Rescue:
                 self._file(entry, directory, full)
 
     def _file(self, entry: Entry, directory: Directory, full: bytes) -> None:
-        if entry.link_group is not None and entry.link_group in self._groups:
-            if self._restorer.link(entry, self._groups[entry.link_group], directory):
-                return
+        first = self._groups.get(entry.link_group) if entry.link_group is not None else None
+        if first is not None and self._restorer.link(entry, first, directory):
+            return
         if not entry.size:
             self._restorer.small(self._with(entry), b"", directory)
         elif entry.block in self._ends:

@@ -342,21 +342,18 @@ def _member_end(reader: ObjectReader, member: bytes | int | None) -> int:
     raise UsageError(msg)
 
 
-def _check_foot(
-    frame: Frame, header: Header, keys: Keys | None, verify_key: bytes | None, tail: Tail
-) -> FootRecord:
+def _check_foot(frame: Frame, header: Header, keys: Keys | None, verify_key: bytes | None, tail: Tail) -> FootRecord:
     foot = foot_record(frame)
     if foot.offset != tail.foot_offset or foot.blocks != frame.prefix.sequence:
         msg = "the footer contradicts the tail"
         raise IndexDamaged(msg, clause="10")
-    block = Block(b"FOOT", frame.prefix.sequence, foot, bytes(frame.body_section), frame.header_hash, frame.whole_hash, 0)
+    body = bytes(frame.body_section)
+    block = Block(b"FOOT", frame.prefix.sequence, foot, body, frame.header_hash, frame.whole_hash, 0)
     check_foot(block, header, keys, verify_key)
     return foot
 
 
-def _frame(
-    data: bytes, header: Header, sequence: int, length: int, block_type: bytes, whole_hash: bytes
-) -> Frame:
+def _frame(data: bytes, header: Header, sequence: int, length: int, block_type: bytes, whole_hash: bytes) -> Frame:
     """Cut and verify a block that the index describes."""
     prefix = parse_prefix(data.ljust(PREFIX_SIZE, b"\0"), header.archive_id, sequence)
     if prefix.type != block_type or prefix.frame_length != length:

@@ -92,7 +92,13 @@ class TreeWriter:
     """
 
     def __init__(
-        self, encoder: Encoder, pipeline: Pipeline, *, id_key: bytes, path_key: bytes, compression: Compression,
+        self,
+        encoder: Encoder,
+        pipeline: Pipeline,
+        *,
+        id_key: bytes,
+        path_key: bytes,
+        compression: Compression,
         report: Callable[[Problem], None],
     ) -> None:
         self._encoder = encoder
@@ -136,7 +142,7 @@ class TreeWriter:
         """
         name = entry.name
         if not -_TIME_LIMIT <= entry.mtime_ns < _TIME_LIMIT:
-            self._report(Problem(_join(directory.path, name), "times", "its time lies outside of the years 1677 to 2262"))
+            self._report(Problem(_join(directory.path, name), "times", "its time lies outside of 1677 to 2262"))
             entry.mtime_ns = max(-_TIME_LIMIT, min(entry.mtime_ns, _TIME_LIMIT - 1))
         if directory.ordered and name > directory.last_name:
             directory.last_name = name

@@ -13,13 +13,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
 
 from rozenfmt.errors import SourceError, StorageError, UsageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
-
 from rozenfmt.format.codecs import Compression
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.encoder import Encoder
@@ -386,7 +384,7 @@ class ArchiveWriter:
 
     def _add_file(self, entry: Entry, path: str | os.PathLike[str], full: bytes, *, keep_time: bool) -> None:
         try:
-            with open(path, "rb") as file:  # noqa: PTH123
+            with open(path, "rb") as file:
                 stat = os.fstat(file.fileno())
                 if not st.S_ISREG(stat.st_mode):
                     msg = f"{os.fspath(path)!r} is not a regular file; add_tree takes directories"
@@ -414,7 +412,7 @@ class ArchiveWriter:
             found = self._tree.others.get(path)
             if found is None:
                 if names[depth - 1] in directory.names:
-                    msg = f"{os.fsdecode(path)!r} is complete already, or not a directory: nothing can be added below it"
+                    msg = f"{os.fsdecode(path)!r} is complete, or no directory: nothing can be added below it"
                     raise UsageError(msg)
                 entry = Entry(
                     names[depth - 1], Kind.DIRECTORY, 0o755, os.getuid(), os.getgid(), mtime_ns=time.time_ns()
@@ -506,9 +504,7 @@ class ArchiveWriter:
     def _emit(self, path: bytes) -> None:
         if self._progress is not None:
             tree = self._tree
-            self._progress(
-                Progress("create", tree.entries, tree.content_bytes, self._encoder.offset, None, path)
-            )
+            self._progress(Progress("create", tree.entries, tree.content_bytes, self._encoder.offset, None, path))
 
 
 class _Sink:
@@ -614,5 +610,3 @@ def _chunks(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
     while chunk := rest + _read_full(file, _SMALL - len(rest)):
         rest = b""
         yield chunk
-
-

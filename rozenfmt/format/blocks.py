@@ -253,10 +253,12 @@ class Opener:
         if (row.body is Body.NONE) == has_body and row.name != b"ckpt":
             msg = f"a {row.name.decode()} block with a body that does not go with its type"
             raise BlockError(msg, clause="5")
-        if frame.mac and self.keys is not None and self.keys.block_mac is not None:
-            if not crypto.equal(crypto.mac(self.keys.block_mac, frame.header_hash, frame.body_section), frame.mac):
-                msg = "a block's MAC is wrong: it was written by somebody who can only browse"
-                raise BlockError(msg, clause="6.1")
+        mac_key = self.keys.block_mac if self.keys is not None and frame.mac else None
+        if mac_key is not None and not crypto.equal(
+            crypto.mac(mac_key, frame.header_hash, frame.body_section), frame.mac
+        ):
+            msg = "a block's MAC is wrong: it was written by somebody who can only browse"
+            raise BlockError(msg, clause="6.1")
         body = self._body(frame, row, record, key) if has_body else b""
         if isinstance(record, records.IndexRecord):
             record.check()

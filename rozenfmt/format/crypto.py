@@ -362,7 +362,7 @@ ARGON2_READER_LIMIT: Final = Argon2Cost(ARGON2_MAX_PASSES, ARGON2_MAX_KIB)
 
 def argon2id(passphrase: str, salt: bytes, cost: Argon2Cost) -> bytes:
     """32 bytes of Argon2id 0x13 over the passphrase in NFC (RFC 9106)."""
-    from nacl.bindings import crypto_pwhash_ALG_ARGON2ID13, crypto_pwhash_alg
+    from nacl.bindings import crypto_pwhash_alg, crypto_pwhash_ALG_ARGON2ID13
 
     secret = unicodedata.normalize("NFC", passphrase).encode()
     return crypto_pwhash_alg(32, secret, salt, cost.passes, cost.kib * 1024, crypto_pwhash_ALG_ARGON2ID13)

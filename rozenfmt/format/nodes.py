@@ -186,7 +186,7 @@ class HintsRecord:
     extra: dict[int, Any] = field(default_factory=dict)
 
 
-_LOGICAL: dict[int, type[DirectoryRecord] | type[InnerRecord] | type[PartsRecord]] = {
+_LOGICAL: dict[int, type[DirectoryRecord | InnerRecord | PartsRecord]] = {
     NodeType.DIRECTORY: DirectoryRecord,
     NodeType.INNER: InnerRecord,
     NodeType.PARTS: PartsRecord,
@@ -354,10 +354,10 @@ Places = Sequence[tuple[int, int]]
 def directory_hints(path: bytes | None, content: Places = (), children: Places = (), xattrs: Places = ()) -> bytes:
     """Hints of a node: places as block and piece, in the order of the logical record's ids."""
     values: dict[int, Any] = {}
-    for key, places in ((1, content), (3, children), (5, xattrs)):
+    for number, places in ((1, content), (3, children), (5, xattrs)):
         if places:
-            values[key] = encode_deltas([block for block, _ in places])
-            values[key + 1] = encode_column([piece for _, piece in places])
+            values[number] = encode_deltas([block for block, _ in places])
+            values[number + 1] = encode_column([piece for _, piece in places])
     if path is not None:
         values[7] = path
     return cbor.dumps(values)
@@ -464,16 +464,16 @@ class _Directory:
 
     def _sparse(self, entries: list[Entry]) -> None:
         record, count = self.record, self.record.count
-        for rows in (record.links, record.xattrs, record.marks):
-            if rows and rows[-1][0] >= count:
+        for found in (record.links, record.xattrs, record.marks):
+            if found and found[-1][0] >= count:
                 raise _bad("a directory refers to an entry that it does not have", "8.1")
         for number, group in record.links or ():
             entries[number].link_group = group
         for number, marks in record.marks or ():
             entries[number].marks = marks
-        rows = record.xattrs or ()
-        places = _places(self.hints.xattr_blocks, self.hints.xattr_pieces, len(rows))
-        for (number, one), (block, piece) in zip(rows, places, strict=True):
+        refs = record.xattrs or ()
+        places = _places(self.hints.xattr_blocks, self.hints.xattr_pieces, len(refs))
+        for (number, one), (block, piece) in zip(refs, places, strict=True):
             entries[number].xattr_ref = (one, block, piece)
 
     def _others(self, entries: list[Entry]) -> None:

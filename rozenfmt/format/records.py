@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from rozenfmt.errors import ArchiveError, BlockError, HeaderError, IndexDamaged, LimitError
@@ -91,7 +92,6 @@ def text(limit: int) -> Form:
 
 def rows(*forms: Form, at_least: int = 0, limit: int | None = None) -> Form:
     """An array of rows, each an array with one value for each form."""
-
     one = row(*forms)
 
     def form(value: Any) -> tuple[tuple[Any, ...], ...]:
@@ -130,7 +130,7 @@ def ascending_rows(second: Form) -> Form:
 
     def form(value: Any) -> tuple[tuple[int, Any], ...]:
         found: tuple[tuple[int, Any], ...] = form_rows(value)
-        if any(a[0] >= b[0] for a, b in zip(found, found[1:], strict=False)):
+        if any(a[0] >= b[0] for a, b in pairwise(found)):
             raise _Malformed
         return found
 
@@ -141,7 +141,7 @@ def ascending(value: Any) -> tuple[int, ...]:
     if type(value) not in (list, tuple):
         raise _Malformed
     numbers = tuple(uint()(item) for item in value)
-    if any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(numbers)):
         raise _Malformed
     return numbers
 

@@ -97,19 +97,18 @@ def _decode_long(data: bytes) -> list[int]:
             if shift > 63:
                 msg = "a number has more than ten bytes"
                 raise BlockError(msg, clause="1")
+        elif shift:
+            if not byte:
+                msg = "a number is not in its shortest form"
+                raise BlockError(msg, clause="1")
+            value |= byte << shift
+            if value > _MASK:
+                msg = "a number does not fit 64 bits"
+                raise BlockError(msg, clause="1")
+            append(value)
+            value = shift = 0
         else:
-            if shift:
-                if not byte:
-                    msg = "a number is not in its shortest form"
-                    raise BlockError(msg, clause="1")
-                value |= byte << shift
-                if value > _MASK:
-                    msg = "a number does not fit 64 bits"
-                    raise BlockError(msg, clause="1")
-                append(value)
-                value = shift = 0
-            else:
-                append(byte)
+            append(byte)
     if shift:
         msg = "a column of numbers is cut off"
         raise BlockError(msg, clause="1")

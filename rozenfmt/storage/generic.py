@@ -62,9 +62,7 @@ class GenericStorage:
 
     """
 
-    def __init__(
-        self, url: str, options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None
-    ) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None) -> None:
         self.redactor = Redactor(url, options)
         self.retry = retry or RetryPolicy()
         self.url = self.redactor.text(url)
@@ -72,9 +70,7 @@ class GenericStorage:
         self.fs, root = self._connect(url, options)
         # Connections of the file systems that are not asynchronous are not to be shared by threads:
         # with that of SFTP, one thread takes the answer of another, which then waits for ever.
-        self._alone: AbstractContextManager[Any] = (
-            contextlib.nullcontext() if self.fs.async_impl else threading.RLock()
-        )
+        self._alone: AbstractContextManager[Any] = contextlib.nullcontext() if self.fs.async_impl else threading.RLock()
         # The listings of a file system begin all its paths with its root marker, or none.
         self._root = root.rstrip("/") + "/" if root.rstrip("/") else root or self.fs.root_marker
 

@@ -20,9 +20,7 @@ _QUERY = re.compile(r"(\bhttps?://[^\s?'\"]*|[^\s?'\"]*)\?[^\s'\"]*=[^\s'\"]*")
 # Shorter values ("us", "22", "true") would mask ordinary words and protect nothing.
 _MIN_SECRET = 6
 # Values that name places, not secrets; masking them would only make messages useless.
-_PLAIN_OPTIONS = frozenset(
-    {"endpoint_url", "host", "hostname", "region_name", "username", "base_url", "bucket"}
-)
+_PLAIN_OPTIONS = frozenset({"endpoint_url", "host", "hostname", "region_name", "username", "base_url", "bucket"})
 
 
 class Redactor:

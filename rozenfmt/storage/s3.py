@@ -97,9 +97,7 @@ class S3Storage:
     def size(self, name: str) -> int:
         """Size of an object in bytes; ``StorageError`` if there is none."""
         key = self.key(name)
-        return self.run(
-            self._size(key, name), action="read the size of", name=name, permission="s3:GetObject"
-        )
+        return self.run(self._size(key, name), action="read the size of", name=name, permission="s3:GetObject")
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``start``; ``StorageError`` if there are fewer."""
@@ -322,9 +320,7 @@ class S3Storage:
             raise UsageError(msg)
 
     def _get(self, key: str, name: str, start: int, length: int) -> Ranged:
-        return self.run(
-            self._get_range(key, start, length), action="read", name=name, permission="s3:GetObject"
-        )
+        return self.run(self._get_range(key, start, length), action="read", name=name, permission="s3:GetObject")
 
     def _require_size(self, name: str, wanted: int, size: int) -> None:
         if wanted > size:
@@ -397,9 +393,7 @@ class S3Storage:
 
         async def once() -> Ranged | None:
             try:
-                answer = await self.send(
-                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes=-{length}"}
-                )
+                answer = await self.send("get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes=-{length}"})
             except Exception as error:
                 status = code_of(error)[1]
                 if status == _NOT_SATISFIABLE or status in _NO_SUFFIX_RANGES:

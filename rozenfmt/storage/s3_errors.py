@@ -150,9 +150,7 @@ def explain(error: Exception, *, action: str, where: str, permission: str, name:
         advice = "the network or the server changes data; do not trust it before the cause is found"
     elif type(error).__name__ in _CREDENTIAL_TYPES:
         reason = type(error).__name__
-        advice = (
-            "no usable credentials were found; pass key and secret in storage_options, or set up a profile"
-        )
+        advice = "no usable credentials were found; pass key and secret in storage_options, or set up a profile"
     elif code in _ADVICE:
         advice = _ADVICE[code]
     elif status == FORBIDDEN:

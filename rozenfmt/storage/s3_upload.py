@@ -171,9 +171,7 @@ class S3Upload(BaseUpload):
     async def _begin(self) -> str:
         # The race is decided at commit; this saves sending terabytes that cannot be committed.
         await self._refuse_existing()
-        answer = await self._storage.request(
-            "create_multipart_upload", Bucket=self._storage.bucket, Key=self._key
-        )
+        answer = await self._storage.request("create_multipart_upload", Bucket=self._storage.bucket, Key=self._key)
         self._began = _server_time(answer)
         return str(answer["UploadId"])
 
@@ -293,9 +291,7 @@ class S3Upload(BaseUpload):
         others = not ours and faithful and form.fullmatch(found.etag) is not None
         where = storage.redactor.text(storage.where(self.name))
         if others or (found.size != self.written and not ours):
-            msg = (
-                f"{where} was written by somebody else at the same time; find out who, or choose another name"
-            )
+            msg = f"{where} was written by somebody else at the same time; find out who, or choose another name"
             raise ConflictError(msg)
         if found.size != self.written:
             await storage.request("delete_object", Bucket=storage.bucket, Key=self._key)
@@ -365,9 +361,7 @@ async def _gone(storage: S3Storage, method: str, arguments: Mapping[str, Any]) -
         raise
 
 
-async def _put_part(
-    storage: S3Storage, key: str, upload_id: str, *, number: int, data: bytes, digest: bytes
-) -> str:
+async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int, data: bytes, digest: bytes) -> str:
     """Send one part until it is accepted; returns its ETag."""
 
     async def once() -> str:

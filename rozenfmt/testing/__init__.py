@@ -1,0 +1,1 @@
+"""What others may run over their own storage: the conformance suite, and servers for it."""

@@ -467,9 +467,7 @@ class StorageSuite:
         assert list(storage.list()) == [ObjectInfo("a", size)]
 
     def test_threads_share_a_storage(self, storage: Storage) -> None:
-        contents = {
-            f"t/{number}": pattern(self.boundary() + number, seed=number) for number in range(_WRITERS)
-        }
+        contents = {f"t/{number}": pattern(self.boundary() + number, seed=number) for number in range(_WRITERS)}
 
         def work(name: str) -> None:
             self.put(storage, name, contents[name])

@@ -131,9 +131,7 @@ class Attributes:
                     mode = _mode_without_acl(mode, value)
         return mode
 
-    def _chmod_set_ids(
-        self, target: int | bytes, entry: Entry, mode: int, failed: Callable[[str, str], None]
-    ) -> None:
+    def _chmod_set_ids(self, target: int | bytes, entry: Entry, mode: int, failed: Callable[[str, str], None]) -> None:
         """Set-id bits only for the owner they were meant for: else they would lend somebody else's rights."""
         uid, gid = self._resolve(entry)
         stat = os.stat(target)

@@ -116,9 +116,7 @@ class _Look:
         finally:
             os.close(fd)
         group = self._group(stat) if stat.st_nlink > 1 and not st.S_ISDIR(stat.st_mode) else None
-        entry = entry_of(
-            name, stat, self._users, self._groups, target=target, xattrs=xattrs, link_group=group
-        )
+        entry = entry_of(name, stat, self._users, self._groups, target=target, xattrs=xattrs, link_group=group)
         return entry, stat
 
     def _group(self, stat: os.stat_result) -> bytes:

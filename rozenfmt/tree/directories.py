@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -76,10 +77,8 @@ class Directories:
     """
 
     def __init__(self, destination: bytes) -> None:
-        try:
+        with contextlib.suppress(FileExistsError):  # wanted; whether it is a directory is seen next
             os.mkdir(destination)
-        except FileExistsError:
-            pass  # wanted; whether it is a directory is seen next
         self._root_fd = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.root = Directory(None, None, os.fstat(self._root_fd))
         self._look_inside(self.root, self._root_fd)

@@ -41,7 +41,7 @@ class Excludes:
     """
 
     def __init__(self, patterns: Iterable[str | bytes]) -> None:
-        import pathspec  # noqa: PLC0415 -- only paid for by those who exclude
+        import pathspec
 
         # The last one decides, so they are tried from the last one on.
         self._regex_pattern = pathspec.RegexPattern

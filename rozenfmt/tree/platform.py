@@ -60,9 +60,7 @@ def descriptor_path(fd: int) -> bytes:
     return b"/proc/self/fd/%d" % fd
 
 
-def read_xattrs(
-    target: int | bytes, failed: Callable[[str, OSError], None]
-) -> tuple[tuple[bytes, bytes], ...]:
+def read_xattrs(target: int | bytes, failed: Callable[[str, OSError], None]) -> tuple[tuple[bytes, bytes], ...]:
     """Read all extended attributes, sorted by name.
 
     Args:
@@ -125,7 +123,7 @@ def will_read_forward(fd: int) -> None:
 
 @cache
 def _renameat2() -> Callable[[int, bytes, bytes], int] | None:
-    import ctypes  # noqa: PLC0415 -- costs milliseconds that only a restore needs to pay
+    import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
     function = getattr(library, "renameat2", None)

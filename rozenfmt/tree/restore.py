@@ -92,9 +92,7 @@ class Restorer:
         self._report = report
         self._overwrite = overwrite
         self._devices = root if devices is None else devices
-        self._attributes = Attributes(
-            owners=root if owners is None else owners, numeric=numeric_owners, xattrs=xattrs
-        )
+        self._attributes = Attributes(owners=root if owners is None else owners, numeric=numeric_owners, xattrs=xattrs)
         self._temporary = b".rozenfmt-%s-" % secrets.token_hex(6).encode()
         self._count = 0
         self._tree = Directories(os.fsencode(destination))
@@ -278,9 +276,7 @@ class Restorer:
         source = -1
         try:
             if not first or not all(map(valid_name, first)):
-                return self._false(
-                    parent, entry.name, "name", "the first name of the hard link is not a path"
-                )
+                return self._false(parent, entry.name, "name", "the first name of the hard link is not a path")
             source = self._tree.resolve(first[:-1])
             stat = os.stat(first[-1], dir_fd=source, follow_symlinks=False)
             if not _same(stat, entry, with_mode=False):
@@ -309,9 +305,7 @@ class Restorer:
         if entry.kind is Kind.SOCKET:
             return self._false(parent, entry.name, "unsupported", "a socket is made by whoever listens on it")
         if is_device and (entry.device is None or not self._devices):
-            return self._false(
-                parent, entry.name, "device", "device nodes are restored by root, or if asked for"
-            )
+            return self._false(parent, entry.name, "device", "device nodes are restored by root, or if asked for")
         if entry.kind is Kind.DIRECTORY:
             message = "A directory is restored by enter()"
             raise UsageError(message)
@@ -377,9 +371,7 @@ class Restorer:
         try:
             self._publish(directory, temporary, name, parent)
         finally:
-            self._discard(
-                temporary, directory, parent
-            )  # renaming onto another link of the same file does nothing
+            self._discard(temporary, directory, parent)  # renaming onto another link of the same file does nothing
 
     def _make_special(self, directory: int, temporary: bytes, entry: Entry, parent: Directory) -> None:
         if entry.kind is Kind.SYMLINK:
@@ -462,9 +454,7 @@ class Restorer:
         self._problem(parent, name, what, detail)
         return False
 
-    def _refused(
-        self, parent: Directory, name: bytes, error: BaseException, *, what: str = "unwritable"
-    ) -> None:
+    def _refused(self, parent: Directory, name: bytes, error: BaseException, *, what: str = "unwritable") -> None:
         if isinstance(error, FileExistsError):
             self._problem(parent, name, "name", _COLLISION)
         elif isinstance(error, OSError) and error.errno in (errno.EISDIR, errno.ENOTEMPTY):
@@ -486,9 +476,7 @@ class FileWriter:
 
     __slots__ = ("_open", "_restorer", "entry", "fd", "parent", "size", "temporary")
 
-    def __init__(
-        self, restorer: Restorer, fd: int, temporary: bytes, entry: Entry, parent: Directory
-    ) -> None:
+    def __init__(self, restorer: Restorer, fd: int, temporary: bytes, entry: Entry, parent: Directory) -> None:
         self._restorer = restorer
         self._open = True
         self.fd = fd

@@ -378,9 +378,7 @@ class Scanner:
             self.stat = stat = os.fstat(fd)
             regular = st.S_ISREG(stat.st_mode) or st.S_ISDIR(stat.st_mode)
             if regular and not unreadable:
-                self._walk.problem(
-                    name, "changed", "it was replaced while it was read: no content is captured"
-                )
+                self._walk.problem(name, "changed", "it was replaced while it was read: no content is captured")
             target = os.readlink(b"", dir_fd=fd) if st.S_ISLNK(stat.st_mode) else b""
             entry = entry_of(
                 name,

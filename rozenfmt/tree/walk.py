@@ -227,9 +227,7 @@ class Walk:
     def _filtered(found: list[tuple[bytes, int]], inside: str, excludes: Excludes) -> list[tuple[bytes, int]]:
         excluded = excludes.excluded
         decode = os.fsdecode
-        return [
-            item for item in found if not excluded(inside + decode(item[0]), directory=item[1] == DIRECTORY)
-        ]
+        return [item for item in found if not excluded(inside + decode(item[0]), directory=item[1] == DIRECTORY)]
 
     def _is_cache(self, frame: Frame) -> bool:
         try:
