@@ -523,7 +523,7 @@ class _Sink:
         if self._own_file is None:
             return False
         stat = self._scanner.stat
-        return (stat.st_dev, stat.st_ino) == self._own_file
+        return bool((stat.st_dev, stat.st_ino) == self._own_file)
 
     def _tick(self, entry: Entry) -> None:
         self._count += 1
