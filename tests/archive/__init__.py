@@ -1,0 +1,1 @@
+"""Whole archives: written, read, damaged, forged, killed."""

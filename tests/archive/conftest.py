@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,9 +24,19 @@ def me() -> rz.Identity:
 
 
 @pytest.fixture
+def deep_place() -> Iterator[Path]:
+    """An empty directory in memory, where trees of thousands of directories cost little."""
+    yield from _place("/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+
+
+@pytest.fixture
 def open_place() -> Iterator[Path]:
     """An empty directory that anybody may write to, on a file system with extended attributes."""
-    path = Path(tempfile.mkdtemp(prefix="rozenfmt-test-"))
+    yield from _place(None)
+
+
+def _place(folder: str | None) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="rozenfmt-test-", dir=folder))
     path.chmod(0o777)
     yield path
     make_removable(path)

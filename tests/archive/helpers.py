@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import rozenfmt as rz
+from rozenfmt.archive.pipeline import Pipeline
 from rozenfmt.format import crypto, nodes
 from rozenfmt.format.blocks import Draft
 from rozenfmt.format.builders import PiecesBuilder, StreamBuilder
@@ -33,7 +34,7 @@ def make_removable(path: Path) -> None:
 
 def noise(size: int, seed: int = 0) -> bytes:
     """Bytes that do not compress, the same for each seed."""
-    return random.Random(seed).randbytes(size)  # noqa: S311 -- not for secrets
+    return random.Random(seed).randbytes(size)
 
 
 def many_files(root: Path, count: int = 300, *, size: int = 20_000, big: Sequence[int] = ()) -> dict[str, bytes]:
@@ -58,6 +59,17 @@ def write_archive(path: Path, recipient: rz.Recipient, *sources: Path, **options
         for source in sources:
             archive.add_tree(source)
     return path
+
+
+def drained(submit: Callable[[Pipeline, Draft], int]) -> Callable[[Pipeline, Draft], int]:
+    """Write each block at once, so that checkpoints do not depend on how fast the workers are."""
+
+    def at_once(pipeline: Pipeline, draft: Draft) -> int:
+        sequence = submit(pipeline, draft)
+        pipeline.drain()
+        return sequence
+
+    return at_once
 
 
 def threads() -> set[str]:

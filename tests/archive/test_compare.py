@@ -27,7 +27,7 @@ def build(root: Path) -> None:
     (root / "link").symlink_to("a")
     os.mkfifo(root / "fifo")
     os.setxattr(root / "a", "user.x", b"1")
-    for path in sorted(root.rglob("*")) + [root]:
+    for path in [*sorted(root.rglob("*")), root]:
         os.utime(path, ns=(0, 1_600_000_000_000_000_000), follow_symlinks=False)
 
 
@@ -86,7 +86,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], Expected]] = {
     "link broken": (
         lambda r: keep_time(
             r / "dir/a-again",
-            lambda: (shutil.copy2(r / "a", r / "dir/tmp"), os.replace(r / "dir/tmp", r / "dir/a-again")),
+            lambda: Path(shutil.copy2(r / "a", r / "dir/tmp")).replace(r / "dir/a-again"),
         ),
         [("a", "metadata", ("links",)), ("dir/a-again", "metadata", ("links",))],
     ),
@@ -198,7 +198,10 @@ def test_unreadable_file_does_not_end_it(open_place: Path) -> None:
         (open_place / "b/two").write_bytes(b"else")
         os.utime(open_place / "b/two", ns=(0, 0))
         difference = rz.compare(open_place / "a", open_place / "b")
-        assert [(change.path, change.what) for change in difference.changes] == [(b"one", "content"), (b"two", "content")]
+        assert [(change.path, change.what) for change in difference.changes] == [
+            (b"one", "content"),
+            (b"two", "content"),
+        ]
         assert difference.problem_count >= 1
 
     as_nobody(work)

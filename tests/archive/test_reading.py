@@ -195,6 +195,6 @@ def test_small_file_from_1_gib(tmp_path: Path, me: rz.Identity, capsys: pytest.C
         assert archive.read("d077/f00042")[:8] == (42).to_bytes(8, "little")
         requests, size = archive.requests
     with capsys.disabled():
-        print(f"\n1 GiB, 11,000 files: {requests} requests, {size} bytes")
+        print(f"\n1 GiB, 11,000 files: {requests} requests, {size} bytes")  # noqa: T201 -- a measurement
     assert requests <= 4
     assert size <= 8 * MIB

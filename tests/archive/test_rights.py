@@ -134,9 +134,7 @@ def _replace_stanza(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(bytes(section) + data[len(old.section) : foot.offset] + bytes(block) + bytes(tail))
 
 
-def test_hostile_cost_is_refused_before_it_is_paid(
-    tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_cost_is_refused_before_it_is_paid(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p"
     with rz.create(path, recipients=[rz.Passphrase("x", cost=CHEAP)]) as writer:
         writer.add_tree(tree)
@@ -251,7 +249,7 @@ def _browse_forgery(data: bytes, index_key: bytes, **claims: bytes) -> bytes:
     crafter.encoder.begin()
     # The first header section is copied, MAC and all: it is that of the real archive.
     crafter.encoder.header = old
-    crafter.encoder._chain = old.digest  # noqa: SLF001
+    crafter.encoder._chain = old.digest
     crafter.out.append(old.section)
     entry = crafter.file(b"forged", b"planted content")
     root = crafter.directory(b"", [entry])

@@ -190,10 +190,10 @@ def test_many_extents(tmp_path: Path, me: rz.Identity) -> None:
     assert blocks[0] == blocks[1]
 
 
-def test_very_deep_tree(open_place: Path, me: rz.Identity) -> None:
+def test_very_deep_tree(deep_place: Path, me: rz.Identity) -> None:
     """Deeper than PATH_MAX and than the interpreter's recursion limit: list, restore, salvage."""
-    depth = 1100
-    top = os.open(open_place, os.O_DIRECTORY)
+    depth = 1030
+    top = os.open(deep_place, os.O_DIRECTORY)
     at = top
     for _ in range(depth):
         os.mkdir(b"deep", dir_fd=at)
@@ -204,16 +204,16 @@ def test_very_deep_tree(open_place: Path, me: rz.Identity) -> None:
     os.write(file, b"down here")
     os.close(file)
     os.close(at)
-    write_archive(open_place / "a", me.recipient, open_place / "deep")
-    rz.check(open_place / "a", identities=[me])
-    with rz.open(open_place / "a", identities=[me]) as archive:
+    write_archive(deep_place / "a", me.recipient, deep_place / "deep")
+    rz.check(deep_place / "a", identities=[me])
+    with rz.open(deep_place / "a", identities=[me]) as archive:
         assert sum(1 for _ in archive) == depth + 1
         assert archive.read("deep/" * depth + "file") == b"down here"
-        assert archive.extract(open_place / "out").problem_count == 0
-        assert not rz.compare(archive, open_place / "out" / "deep")
-    report = rz.salvage(open_place / "a", open_place / "rescued", identities=[me])
+        assert archive.extract(deep_place / "out").problem_count == 0
+        assert not rz.compare(archive, deep_place / "out" / "deep")
+    report = rz.salvage(deep_place / "a", deep_place / "rescued", identities=[me])
     assert (report.files, report.problem_count) == (1, 0)
-    assert not rz.compare(open_place / "deep", open_place / "rescued" / "deep")
+    assert not rz.compare(deep_place / "deep", deep_place / "rescued" / "deep")
 
 
 @pytest.mark.parametrize("kind", ["file", "symlink", "fifo", "empty"])
@@ -256,5 +256,3 @@ def test_extract_paths(tmp_path: Path, me: rz.Identity) -> None:
         again = archive.extract(tmp_path / "out")
         assert again.problem_count == 0
         assert not rz.compare(source, tmp_path / "out/src")
-
-
