@@ -7,8 +7,8 @@ merged at the end: what blocks hold, what the index says, and what nodes refer t
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ class _Stream:
 
     hasher: Any
     end: int
-    parts: list[tuple[int, bytes, int, int, int]]
+    parts: Any  # hasher over offset, id, length and place of each part: a list would grow with the content
     holes: int = 0
 
 
@@ -78,7 +78,7 @@ class ContentVerifier:
         self._table = Sorter(runs, 8 + 4 + 8 + 8 + 32)
         self._table_listed = Sorter(runs, 8 + 4 + 8 + 8 + 32)
         self._streams: dict[int, _Stream] = {}
-        self._sub_tables: dict[bytes, tuple[bytes, list[Part] | None]] = {}
+        self._sub_tables: dict[bytes, Node] = {}
         self._root: Root | None = None
         self._first_index: tuple[int, int] | None = None
         self._leaves: list[tuple[int, int, int, bytes]] = []
@@ -116,14 +116,14 @@ class ContentVerifier:
         self._index.extend([one[:8] + pack(sequence, number) for number, one in enumerate(ids)])
 
     def _take_start(self, block: Block, _found: Any, _ids: list[bytes]) -> None:
-        self._streams[block.record.stream] = _Stream(blake3(), 0, [])
+        self._streams[block.record.stream] = _Stream(blake3(), 0, blake3())
 
     def _take_content(self, block: Block, _found: Any, ids: list[bytes]) -> None:
         stream = self._streams[block.record.stream]
         _skip(stream, block.record.offset)
         for number, (piece, one) in enumerate(zip(cut_pieces(block), ids, strict=True)):
             self._index.add(one[:8] + _PLACE.pack(block.sequence, number))
-            stream.parts.append((stream.end, one, len(piece), block.sequence, number))
+            stream.parts.update(_part_row(stream.end, one, len(piece), block.sequence, number))
             stream.hasher.update(piece)
             stream.end += len(piece)
 
@@ -133,7 +133,10 @@ class ContentVerifier:
         place = _PLACE.pack(block.sequence, 0)
         self._index.add(record.content_id[:8] + place)
         self._held.add(record.content_id + place + _SIZE.pack(record.length))
-        parts = self._parts(node)
+        said = blake3()
+        for part in self._parts(node):
+            if part.id is not None:
+                said.update(_part_row(part.offset, part.id, part.length, part.block, part.piece))
         if not self._read:
             return
         _skip(stream, record.length)
@@ -141,25 +144,24 @@ class ContentVerifier:
         if crypto.content_id(self._keys.id_key, stream.hasher.digest(), record.length) != record.content_id:
             msg = "a stream's content is not the one that its id names"
             raise BlockError(msg, block=block.sequence, clause="6.2")
-        said = [(p.offset, p.id, p.length, p.block, p.piece) for p in parts if p.id is not None]
-        if said != stream.parts:
+        if said.digest() != stream.parts.digest():
             msg = "a stream's part table does not describe its blocks"
             raise BlockError(msg, block=block.sequence, clause="8.3")
 
-    def _parts(self, node: Node) -> list[Part]:
+    def _parts(self, node: Node) -> Iterator[Part]:
+        """The parts of a content, one sub-table after the other."""
         if node.type == NodeType.PARTS:
-            return node.parts()
-        parts = []
+            yield from node.parts()
+            return
         for table in node.parts():
-            found, leaf = self._sub_tables.pop(_PLACE.pack(table.block, table.piece), (b"", []))
-            if leaf is None:
+            leaf = self._sub_tables.pop(_PLACE.pack(table.block, table.piece), None)
+            if leaf is not None and leaf.type != NodeType.PARTS:
                 msg = "a part table refers to a node of a type that this version does not know"
                 raise UnsupportedError(msg, clause="8")
-            if found != table.id or sum(part.length for part in leaf) != table.length:
+            if leaf is None or leaf.id != table.id or leaf.record.length != table.length:
                 msg = "a part table refers to a sub-table that does not stand before it"
                 raise BlockError(msg, clause="8.3")
-            parts += [replace(part, offset=part.offset + table.offset) for part in leaf]
-        return parts
+            yield from leaf.parts(table.offset)
 
     # --- nodes ----------------------------------------------------------------------------------
 
@@ -167,7 +169,7 @@ class ContentVerifier:
         for number, node in enumerate(found):
             place = _PLACE.pack(block.sequence, number)
             if node.type == NodeType.PARTS:
-                self._sub_tables[place] = (node.id, node.parts())
+                self._sub_tables[place] = node
             elif node.type == NodeType.DIRECTORY:
                 entries = node.entries()
                 assert node.path is not None
@@ -189,7 +191,7 @@ class ContentVerifier:
                 self._ranges(place, children)
             elif node.type not in tuple(NodeType):
                 self._strange.add(place)
-                self._sub_tables[place] = (node.id, None)
+                self._sub_tables[place] = node
             if node.type in (NodeType.DIRECTORY, NodeType.INNER):
                 self._paths.add(self._path_hash(node.path) + place)
 
@@ -362,6 +364,10 @@ def _table_row(sequence: int, block_type: bytes, offset: int, length: int, whole
     return b"".join(
         (_SIZE.pack(sequence), block_type, offset.to_bytes(8, "big"), length.to_bytes(8, "big"), whole_hash)
     )
+
+
+def _part_row(offset: int, part_id: bytes, length: int, block: int, piece: int) -> bytes:
+    return part_id + b"".join(number.to_bytes(8, "big") for number in (offset, length, block, piece))
 
 
 def _inner_row(place: bytes, first_name: bytes, entries: int) -> bytes:
