@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rozenfmt.errors import ArchiveError, BlockError, HeaderError, IndexDamaged, LimitError
 from rozenfmt.format import cbor, nodes, records
-from rozenfmt.format.limits import MAX_DECODED, MAX_LEAF_ENTRIES, MAX_STANZAS
+from rozenfmt.format.limits import MAX_DECODED, MAX_LEAF_ENTRIES, MAX_NODE_ENTRIES, MAX_STANZAS
 
 UINT = st.integers(0, 2**64 - 1)
 U32 = st.integers(0, 2**32 - 1)
@@ -104,7 +104,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     records.DirectoryBody: {"members": rows(exactly(16), UINT, UINT)},
     nodes.DirectoryRecord: {
         "type": UINT,
-        "count": UINT,
+        "count": st.integers(0, MAX_NODE_ENTRIES),
         "names": BYTES,
         "kinds": BYTES,
         "modes": multiple(2),
@@ -122,7 +122,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     },
     nodes.InnerRecord: {
         "type": UINT,
-        "count": st.integers(1, 2**64 - 1),
+        "count": st.integers(1, MAX_NODE_ENTRIES),
         "first_names": BYTES,
         "entries": BYTES,
         "children": multiple(32),
