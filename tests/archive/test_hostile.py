@@ -21,8 +21,10 @@ from typing import Any
 import pytest
 
 import rozenfmt as rz
+from rozenfmt.archive.source import ObjectReader
 from rozenfmt.format import cbor, crypto, nodes
 from rozenfmt.format.nodes import Entry, InnerNode, Part
+from rozenfmt.storage.local import LocalStorage
 
 from .helpers import MIB, Crafter, files_below, noise
 
@@ -493,6 +495,16 @@ def test_block_table_that_claims_huge_blocks(tmp_path: Path, me: rz.Identity) ->
     (tmp_path / "a").write_bytes(data)
     with rz.open(tmp_path / "a", identities=[me]) as archive, pytest.raises(rz.ArchiveError):
         archive.read("f")
+
+
+def test_no_read_is_longer_than_a_block(tmp_path: Path) -> None:
+    """Where the object is big enough for what a lying index claims."""
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(1 << 31)
+    reader = ObjectReader(LocalStorage(str(tmp_path)), "big", "big")
+    with pytest.raises(rz.LimitError):
+        reader.read(0, 1 << 30)
+    assert reader.requests == 1
 
 
 # --- Memory -------------------------------------------------------------------------------------
