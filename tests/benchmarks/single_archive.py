@@ -66,7 +66,8 @@ class Ours:
 
     def restore(self, destination: Path) -> Run:
         """Restore everything."""
-        return run([*self.program, "archive", "extract", "-q", "-i", str(self.key), str(self.archive), str(destination)])
+        extract = [*self.program, "archive", "extract", "-q", "-i", str(self.key)]
+        return run([*extract, str(self.archive), str(destination)])
 
     def stored(self) -> int:
         """Bytes stored."""
@@ -124,12 +125,13 @@ def main() -> None:
         ours, peer = Ours(work), Restic(work)
         rows: dict[str, tuple[list[Run], list[Run]]] = {}
         for _ in range(options.rounds):
-            for name, mine, theirs in (
+            steps: list[tuple[str, Callable[[], Run], Callable[[], Run] | None]] = [
                 ("create", lambda: ours.create(options.tree), lambda: peer.create(options.tree)),
                 ("check, all data", ours.check, peer.check),
                 ("check, no key", ours.check_keyless, None),
                 ("restore", lambda: restored(ours.restore, work), lambda: restored(peer.restore, work)),
-            ):
+            ]
+            for name, mine, theirs in steps:
                 row = rows.setdefault(name, ([], []))
                 row[0].append(mine())
                 if theirs is not None:

@@ -21,10 +21,18 @@ COMMAND = (sys.executable, "-m", "rozenfmt")
 SECONDS = 30.0
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a test, without what the tester has set."""
+def environment(extra: Mapping[str, str] | None = None, *, measured: bool = True) -> dict[str, str]:
+    """The environment of a test, without what the tester has set.
+
+    Args:
+        extra: Variables to add.
+        measured: Let coverage follow into the process. Signals are tested without: coverage saves its
+            data while the process ends, and what a signal does then is not the program's.
+    """
     unwanted = {"ROZENFMT_IDENTITY", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
     kept = {key: value for key, value in os.environ.items() if key not in unwanted}
+    if not measured:
+        kept = {key: value for key, value in kept.items() if not key.startswith("COV")}
     # Compiled once for all processes, and not into the source tree.
     ours = {"PYTHONPYCACHEPREFIX": _compiled(), "COLUMNS": "100", "TERM": "xterm-256color"}
     return {**kept, **ours, **(extra or {})}

@@ -84,7 +84,7 @@ def test_interrupted_while_waiting_for_input(tmp_path: Path, world: World, numbe
         [*COMMAND, "archive", "create", "-r", world.recipient, "--name", "x", tmp_path / "x.rzn", "-"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment(measured=False),
     )
     assert interrupted(process, number, tmp_path) == "rozenfmt: error: interrupted; nothing was written\n"
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +101,7 @@ def test_interrupted_while_compressing(tmp_path: Path, world: World, number: sig
         [*COMMAND, *create, str(folder / "x.rzn"), str(big)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment(measured=False),
     )
     assert "nothing was written" in interrupted(process, number, folder)
     assert list(folder.iterdir()) == []
@@ -116,7 +116,7 @@ def test_an_interruption_leaves_the_old_archive(tmp_path: Path, world: World) ->
         [*COMMAND, "archive", "create", "-r", world.recipient, "--overwrite", "--name", "x", str(old), "-"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment(measured=False),
     )
     assert process.stdin is not None
     end = time.monotonic() + SECONDS
@@ -158,7 +158,7 @@ def test_ignored_signals_stay_ignored(tmp_path: Path, world: World) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment(measured=False),
         preexec_fn=ignore,  # noqa: PLW1509 - as nohup does
     )
     end = time.monotonic() + SECONDS

@@ -753,9 +753,7 @@ def _owners(logical: Map, entries: list[Entry]) -> None:
         for row in p.is_array(logical[7]):
             uid, gid, user, group = p.is_array(row, 4)
             high = 2**32 - 1
-            rows.append(
-                (p.is_uint(uid, 0, high), p.is_uint(gid, 0, high), p.is_bytes(user), p.is_bytes(group))
-            )
+            rows.append((p.is_uint(uid, 0, high), p.is_uint(gid, 0, high), p.is_bytes(user), p.is_bytes(group)))
         if not rows or len(set(rows)) != len(rows):
             raise Malformed("owners are empty or not unique")
     numbers = [0] * len(entries)

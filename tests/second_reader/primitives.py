@@ -136,9 +136,7 @@ def argon2id(passphrase: bytes, salt: bytes, t: int, m: int) -> bytes:
 
 P25519 = 2**255 - 19
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
-_Y8 = int.from_bytes(
-    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
-)
+_Y8 = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
 SMALL_ORDER_Y = frozenset({0, 1, P25519 - 1, _Y8, P25519 - _Y8})
 
 

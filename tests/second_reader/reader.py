@@ -41,9 +41,7 @@ OWN_CONTENT_LIMIT = 1 << 34  # a bound of this reader, for contents that are nea
 class Stream:
     number: int
     open: bool = True
-    pieces: list[tuple[Location, int, bytes]] = field(
-        default_factory=list
-    )  # place, offset in the content, bytes
+    pieces: list[tuple[Location, int, bytes]] = field(default_factory=list)  # place, offset in the content, bytes
     blocks: int = 0
     end: int = 0
 
@@ -384,9 +382,7 @@ class _Complete:
         self.r = reader
         self.keys = reader.keys
         self.root = reader.root
-        self.rows = {
-            kind: [row for _, x in reader.leaves if x.kind == kind for row in x.rows] for kind in (1, 2)
-        }
+        self.rows = {kind: [row for _, x in reader.leaves if x.kind == kind for row in x.rows] for kind in (1, 2)}
         self.referred: set[Location] = set()  # nodes
 
     def check(self) -> None:
@@ -638,18 +634,14 @@ class _Random:
             if self.root.first_seq + len(self.root.kinds) != seq:
                 raise Malformed("root has the wrong number of leaves")
 
-    def block(
-        self, seq: int, offset: int, length: int, kind: bytes, whole: bytes, failure_class: str
-    ) -> Block:
+    def block(self, seq: int, offset: int, length: int, kind: bytes, whole: bytes, failure_class: str) -> Block:
         if seq not in self.blocks:
             if length > 52 + m.MAX_A + 32 + m.MAX_B + 64:
                 refuse("limit", "12.4", "block is too long")
             raw = self.get(offset, length)
             # The hash is compared first: what a wrong block says of itself does not matter.
             if not p.same(p.h(raw[:-32]), whole) or raw[-32:] != whole:
-                refuse(
-                    failure_class, "12.4", f"block {seq} is not the one that is listed", self.base + offset
-                )
+                refuse(failure_class, "12.4", f"block {seq} is not the one that is listed", self.base + offset)
             frame = m.parse_frame(raw, 0, offset, self.header.archive_id, seq)
             known = m.check_type(self.header, frame)
             if frame.type != kind or frame.length != length or known is None:
@@ -886,9 +878,7 @@ class _Heap:
                     continue
                 if len(content) != entry.size:
                     continue
-                if entry.content_id is not None and not p.same(
-                    entry.content_id, self.keys.content_id(content)
-                ):
+                if entry.content_id is not None and not p.same(entry.content_id, self.keys.content_id(content)):
                     continue
                 if entry.content_at is not None:
                     named.add(entry.content_at)

@@ -147,9 +147,7 @@ def test_kdf_labels() -> None:
     assert len({p.kdf(label, b"") for label in ("seal I", "seal C", "path")}) == 3
     assert p.h(b"").hex() == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
     # BLAKE3's published vectors: input length 0, key and context of test_vectors.json.
-    assert (
-        p.mac(b"whats the Elvish word for friend", b"").hex().startswith("92b2b75604ed3c761f9d6f62392c8a92")
-    )
+    assert p.mac(b"whats the Elvish word for friend", b"").hex().startswith("92b2b75604ed3c761f9d6f62392c8a92")
     assert (
         blake3(b"", derive_key_context="BLAKE3 2019-12-27 16:29:52 test vectors context")
         .hexdigest()

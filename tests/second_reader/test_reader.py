@@ -66,9 +66,7 @@ def deltas(*numbers: int) -> bytes:
 class Writer:
     """Hooks: `mangle_record` and `mangle_body` may change what a block says before it is sealed."""
 
-    def __init__(
-        self, suite: int, *, signed: bool = True, kind: int = 3, passphrase: str | None = None
-    ) -> None:
+    def __init__(self, suite: int, *, signed: bool = True, kind: int = 3, passphrase: str | None = None) -> None:
         self.suite, self.signed = suite, signed
         self.s = bytes(32) if suite == 0 else os.urandom(32)
         self.id = os.urandom(16)
@@ -131,9 +129,7 @@ class Writer:
     def mangle_body(self, kind: bytes, record: p.Map, body: bytes) -> bytes:
         return body
 
-    def block(
-        self, kind: bytes, record: p.Map, body: bytes | None = None, codec: int = 0, raw: bytes = b""
-    ) -> int:
+    def block(self, kind: bytes, record: p.Map, body: bytes | None = None, codec: int = 0, raw: bytes = b"") -> int:
         under = m.TYPES[kind].under if kind in m.TYPES else ""
         sealed = self.suite != 0 and under != ""
         encoded = b""
@@ -184,26 +180,18 @@ class Writer:
             body += SIGNER.sign(b"rozenfmt v0 signature" + self.id + self.digest + hash_)
         return body
 
-    def finish(
-        self, rows: list[tuple[bytes, int, int]], paths: dict[bytes, m.Location], root: p.Map
-    ) -> bytes:
+    def finish(self, rows: list[tuple[bytes, int, int]], paths: dict[bytes, m.Location], root: p.Map) -> bytes:
         first = len(self.blocks)
         listed = list(self.blocks)
         leaves: list[tuple[int, bytes, int]] = []
         if rows:
             rows.sort()
-            body = (
-                b"".join(row[0] for row in rows)
-                + var(*(row[1] for row in rows))
-                + var(*(row[2] for row in rows))
-            )
+            body = b"".join(row[0] for row in rows) + var(*(row[1] for row in rows)) + var(*(row[2] for row in rows))
             leaves.append((1, rows[0][0], len(rows)))
             self.block(b"INDX", {16: 1, 17: len(rows)}, body)
         if paths:
             found = sorted((p.mac(self.keys.path_key, path)[:16], *at) for path, at in paths.items())
-            body = (
-                b"".join(row[0] for row in found) + var(*(r[1] for r in found)) + var(*(r[2] for r in found))
-            )
+            body = b"".join(row[0] for row in found) + var(*(r[1] for r in found)) + var(*(r[2] for r in found))
             leaves.append((2, found[0][0], len(found)))
             self.block(b"INDX", {16: 2, 17: len(found)}, body)
         for start in range(0, len(listed), 5):  # more than one leaf
@@ -296,9 +284,7 @@ def write(w: Writer, *, finish: bool = True, filler: int = 9) -> bytes:
     )
     sub2, sub2_id = node({1: 3, 2: 2000, 3: var(2000), 4: parts[2]}, {1: deltas(5), 2: var(0)})
     w.block(b"TREE", {16: var(len(sub1), len(sub2))}, sub1 + sub2)
-    table, _ = node(
-        {1: 4, 2: 10000, 3: var(8000, 2000), 4: sub1_id + sub2_id}, {1: deltas(6, 6), 2: var(0, 1)}
-    )
+    table, _ = node({1: 4, 2: 10000, 3: var(8000, 2000), 4: sub1_id + sub2_id}, {1: deltas(6, 6), 2: var(0, 1)})
     big_id = ident(FILES[b"d/big"])
     w.block(b"FEND", {16: 0, 17: 10000, 18: 2, 19: big_id}, table)
     rows.append((big_id[:8], 7, 0))
@@ -308,9 +294,7 @@ def write(w: Writer, *, finish: bool = True, filler: int = 9) -> bytes:
     leaf1, leaf1_id = directory(
         [(b"big", 1)], b"d", {9: var(10000), 10: big_id, 16: [[0, 4]]}, {1: deltas(7), 2: var(0)}
     )
-    leaf2, leaf2_id = directory(
-        [(b"small", 1)], b"d", {9: var(5), 10: ident(b"small")}, {1: deltas(2), 2: var(1)}
-    )
+    leaf2, leaf2_id = directory([(b"small", 1)], b"d", {9: var(5), 10: ident(b"small")}, {1: deltas(2), 2: var(1)})
     pieces = [partial, leaf1, leaf2]
     w.block(b"TREE", {16: var(*map(len, pieces))}, b"".join(pieces), 0)
     inner, inner_id = node(
@@ -327,9 +311,7 @@ def write(w: Writer, *, finish: bool = True, filler: int = 9) -> bytes:
         15: [[0, ident(xattrs)]],
     }
     hints: p.Map = {1: deltas(2), 2: var(0), 3: deltas(10), 4: var(0), 5: deltas(8), 6: var(0)}
-    top, top_id = directory(
-        [(b"a", 1), (b"d", 2), (b"empty", 1), (b"link", 3), (b"null", 5)], b"", more, hints
-    )
+    top, top_id = directory([(b"a", 1), (b"d", 2), (b"empty", 1), (b"link", 3), (b"null", 5)], b"", more, hints)
     w.block(b"TREE", {16: var(len(inner), len(top))}, inner + top)
     if not finish:
         return w.out

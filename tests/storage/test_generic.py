@@ -57,7 +57,7 @@ class BufferedFileSystem(MemoryFileSystem):  # type: ignore[misc]
             return super()._open(path, mode, **options)
         return BufferedFile(self, path, mode, block_size=1000)
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite") -> None:  # noqa: ARG002
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite") -> None:
         with super()._open(path, "wb") as file:
             file.write(value)
 

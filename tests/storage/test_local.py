@@ -102,9 +102,7 @@ def test_full_disk(tmp_path: Path) -> None:
 
 def test_file_size_limit(tmp_path: Path) -> None:
     assert resource.RLIMIT_FSIZE >= 0
-    done = subprocess.run(
-        [sys.executable, "-c", FILL, str(tmp_path)], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", FILL, str(tmp_path)], check=True, capture_output=True, text=True)
     assert str(tmp_path) in done.stdout
     assert os.listdir(tmp_path) == []
 
@@ -192,9 +190,7 @@ def refuse_links(*_arguments: object, **_options: object) -> None:
 
 
 @pytest.mark.parametrize("renameat2", [True, False])
-def test_publication_without_hard_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, renameat2: bool
-) -> None:
+def test_publication_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, renameat2: bool) -> None:
     monkeypatch.setattr(os, "link", refuse_links)
     if not renameat2:
         monkeypatch.setattr(local, "_renameat2", lambda: None)

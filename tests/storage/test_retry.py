@@ -110,9 +110,7 @@ def reach(state: State) -> Scripted:
     return upload
 
 
-@pytest.mark.parametrize(
-    ("state", "event"), list(itertools.product(State, [Event.WRITE, Event.COMMIT, Event.DISCARD]))
-)
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, [Event.WRITE, Event.COMMIT, Event.DISCARD])))
 def test_transitions(state: State, event: Event) -> None:
     upload = reach(state)
     upload.fails = frozenset()

@@ -118,9 +118,7 @@ def unfinished(storage: S3Storage) -> list[str]:
         return await S3Storage.send(storage, "list_multipart_uploads", {"Bucket": storage.bucket})
 
     answer = storage.run(ask(), action="list", name=None, permission="")
-    return [
-        item["Key"] for item in answer.get("Uploads", ()) if item["Key"].startswith(storage.key("x")[:-1])
-    ]
+    return [item["Key"] for item in answer.get("Uploads", ()) if item["Key"].startswith(storage.key("x")[:-1])]
 
 
 # Parts
@@ -150,9 +148,7 @@ def test_part_size_out_of_range(part_size: int) -> None:
         choose_part_size(part_size, None)
 
 
-@pytest.mark.parametrize(
-    ("part_size", "expected"), [(5 * MIB, 10_000 * 5 * MIB + 1), (None, 10_000 * (5 << 30) + 1)]
-)
+@pytest.mark.parametrize(("part_size", "expected"), [(5 * MIB, 10_000 * 5 * MIB + 1), (None, 10_000 * (5 << 30) + 1)])
 def test_expected_size_out_of_range(part_size: int | None, expected: int) -> None:
     with pytest.raises(StorageError):
         choose_part_size(part_size, expected)

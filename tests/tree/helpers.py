@@ -249,7 +249,7 @@ def as_nobody(function: Callable[[], None]) -> None:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        message = pickle.load(pipe)  # noqa: S301 -- from our own child
+        message = pickle.load(pipe)
     os.waitpid(child, 0)
     assert not message, message
 

@@ -138,9 +138,7 @@ def test_storage_order(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     with kit.restorer() as restorer:
         handles = []
         for number in range(10):
-            top = restorer.enter(
-                entry(b"d%d" % number, DIRECTORY, mode=0o500, mtime_ns=number), restorer.root
-            )
+            top = restorer.enter(entry(b"d%d" % number, DIRECTORY, mode=0o500, mtime_ns=number), restorer.root)
             inner = restorer.enter(entry(b"inner", DIRECTORY, mode=0o555, mtime_ns=-number), top)
             assert top is not None
             assert inner is not None

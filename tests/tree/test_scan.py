@@ -204,9 +204,7 @@ def test_a_file_that_never_holds_still_is_marked(place: bytes, monkeypatch: pyte
     assert calls > 4
 
 
-def test_a_file_that_outgrows_the_limit_while_read_is_streamed(
-    place: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_outgrows_the_limit_while_read_is_streamed(place: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkdir(place + b"/src")
     path = write(place + b"/src/log", b"1234")
 
