@@ -21,6 +21,7 @@ from rozenfmt.format.registry import Kind
 from rozenfmt.keys import Identity, Passphrase, VerifyKey
 
 from .framescan import Gap, scan_frames
+from .opening import opened
 from .pipeline import default_workers
 from .verify import ContentVerifier
 from .writer import TempRuns
@@ -112,30 +113,28 @@ def check(
 
     Specification: format.md, section 11.
     """
-    from rozenfmt.storage import resolve
-
-    storage, name = resolve(location, storage_options)
     label = os.fsdecode(location)
     started = time.monotonic()
-    job = _Check(
-        CheckReport(label),
-        tuple(identities),
-        verify_key.ed25519 if verify_key is not None else None,
-        allow_plain=allow_plain,
-        workers=workers or default_workers(),
-        progress=progress,
-        total=storage.size(name),
-    )
-    try:
-        job.run(storage, name)
-    except ArchiveError as error:
-        error.object = label
-        _list_damage(job.report, error, storage, name, job.base)
-        job.report.seconds = time.monotonic() - started
-        error.report = job.report
-        raise
-    finally:
-        job.close()
+    with opened(location, storage_options) as (storage, name):
+        job = _Check(
+            CheckReport(label),
+            tuple(identities),
+            verify_key.ed25519 if verify_key is not None else None,
+            allow_plain=allow_plain,
+            workers=workers or default_workers(),
+            progress=progress,
+            total=storage.size(name),
+        )
+        try:
+            job.run(storage, name)
+        except ArchiveError as error:
+            error.object = label
+            _list_damage(job.report, error, storage, name, job.base)
+            job.report.seconds = time.monotonic() - started
+            error.report = job.report
+            raise
+        finally:
+            job.close()
     job.report.seconds = time.monotonic() - started
     return job.report
 

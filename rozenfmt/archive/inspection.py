@@ -14,6 +14,8 @@ from rozenfmt.format.nodes import Node
 from rozenfmt.format.registry import IndexKind
 from rozenfmt.keys import Identity, Passphrase
 
+from .opening import opened
+
 __all__ = ["BlockInfo", "Inspection", "inspect"]
 
 
@@ -85,18 +87,16 @@ def inspect(
     Raises:
         ArchiveError: Where the structure breaks; what came before stays valid.
     """
-    from rozenfmt.storage import resolve
-
-    storage, name = resolve(location, storage_options)
     splitter = Splitter()
     keys_given = tuple(identities)
     opener: Opener | None = None
     grammar: Grammar | None = None
 
     def items() -> Iterator[Any]:
-        for chunk in storage.stream(name):
-            splitter.feed(chunk)
-            yield from splitter
+        with opened(location, storage_options) as (storage, name):
+            for chunk in storage.stream(name):
+                splitter.feed(chunk)
+                yield from splitter
         splitter.close()
         yield from splitter
 

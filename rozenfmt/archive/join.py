@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 from rozenfmt.errors import UsageError
@@ -15,6 +16,7 @@ from rozenfmt.format.header import build_header
 from rozenfmt.format.records import BlockRecord, DirectoryBody, HeaderRecord
 from rozenfmt.format.registry import Codec, Kind, Suite
 
+from .opening import opened
 from .source import Member, ObjectReader, list_members
 
 __all__ = ["directory_archive", "join"]
@@ -46,11 +48,21 @@ def join(
         UsageError: There are no members, or two have the same id.
         StorageError: The storage fails; nothing is left.
     """
-    from rozenfmt.storage import resolve
+    with ExitStack() as stack:
+        return _join(stack, location, members, overwrite=overwrite, storage_options=storage_options)
 
+
+def _join(
+    stack: ExitStack,
+    location: str | os.PathLike[str],
+    members: Iterable[str | os.PathLike[str]],
+    *,
+    overwrite: bool,
+    storage_options: dict[str, Any] | None,
+) -> list[Member]:
     sources = []
     for member in members:
-        storage, name = resolve(member, storage_options)
+        storage, name = stack.enter_context(opened(member, storage_options))
         found = list_members(ObjectReader(storage, name, os.fsdecode(member)))
         sources += [(storage, name, one) for one in found if one.kind is not Kind.DIRECTORY]
     if not sources:
@@ -59,7 +71,7 @@ def join(
     if len({one.archive_id for _, _, one in sources}) < len(sources):
         msg = "the same archive is named twice"
         raise UsageError(msg)
-    storage, name = resolve(location, storage_options)
+    storage, name = stack.enter_context(opened(location, storage_options))
     total = sum(one.length for _, _, one in sources)
     upload = storage.create(name, overwrite=overwrite, expected_size=total + 65_536)
     try:

@@ -7,6 +7,7 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -22,6 +23,7 @@ from rozenfmt.format.registry import Kind as ArchiveKind
 from rozenfmt.format.registry import Right
 from rozenfmt.keys import Identity, Passphrase, VerifyKey
 
+from .opening import opened
 from .source import ArchiveSource, Member, ObjectReader, list_members
 
 if TYPE_CHECKING:
@@ -163,7 +165,23 @@ def open_archive(
 
     Specification: format.md, section 12.
     """
-    reader = _reader(location, storage_options)
+    with ExitStack() as stack:
+        storage, name = stack.enter_context(opened(location, storage_options))
+        archive = _open(
+            ObjectReader(storage, name, os.fsdecode(location)), identities, verify_key, member, allow_plain=allow_plain
+        )
+        archive.keep_open(stack.pop_all())
+        return archive
+
+
+def _open(
+    reader: ObjectReader,
+    identities: Iterable[Identity | Passphrase],
+    verify_key: VerifyKey | None,
+    member: bytes | int | None,
+    *,
+    allow_plain: bool,
+) -> Archive:
     source = ArchiveSource.open(
         reader,
         tuple(identities),
@@ -184,14 +202,8 @@ def members(location: str | os.PathLike[str], *, storage_options: dict[str, Any]
         ArchiveError: A tail or footer is damaged.
         StorageError: The storage fails.
     """
-    return list_members(_reader(location, storage_options))
-
-
-def _reader(location: str | os.PathLike[str], storage_options: dict[str, Any] | None) -> ObjectReader:
-    from rozenfmt.storage import resolve
-
-    storage, name = resolve(location, storage_options)
-    return ObjectReader(storage, name, os.fsdecode(location))
+    with opened(location, storage_options) as (storage, name):
+        return list_members(ObjectReader(storage, name, os.fsdecode(location)))
 
 
 class Archive:
@@ -203,7 +215,7 @@ class Archive:
     def __init__(self, source: ArchiveSource) -> None:
         self._source = source
         self._nodes: OrderedDict[int, list[memoryview]] = OrderedDict()
-        self._closed = False
+        self._resources = ExitStack()
 
     # --- about ----------------------------------------------------------------------------------
 
@@ -516,9 +528,13 @@ class Archive:
     # --- end ------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Drop what is cached."""
+        """Drop what is cached and close the connections to the storage."""
         self._nodes.clear()
-        self._closed = True
+        self._resources.close()
+
+    def keep_open(self, resources: ExitStack) -> None:
+        """Take over what ``close`` is to give back; internal."""
+        self._resources = resources
 
     def __enter__(self) -> Self:
         return self

@@ -29,7 +29,7 @@ from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces, foot_record
 from rozenfmt.format.crypto import Keys
-from rozenfmt.format.decoder import decode_attributes, opener_for
+from rozenfmt.format.decoder import check_foot, decode_attributes, opener_for
 from rozenfmt.format.frame import Frame, parse_frame, parse_prefix
 from rozenfmt.format.header import MAGIC, PREAMBLE_SIZE, Header, header_section_length, parse_header, unlock
 from rozenfmt.format.limits import MAX_HEADER_RECORD
@@ -39,6 +39,7 @@ from rozenfmt.keys import Identity, Passphrase
 
 from .extract import cannot_restore
 from .framescan import Gap, Window, frames
+from .opening import opened
 
 if TYPE_CHECKING:
     from rozenfmt.storage.base import Storage
@@ -115,11 +116,7 @@ def salvage(
         HeaderError: Neither copy of the header is left: the key is lost with it.
         StorageError: The storage fails, or the destination is full.
     """
-    from rozenfmt.storage import resolve
-    from rozenfmt.tree.restore import Restorer
-
     started = time.monotonic()
-    storage, name = resolve(location, storage_options)
     report = SalvageReport(os.fsdecode(location))
 
     def tell(problem: Problem) -> None:
@@ -129,21 +126,33 @@ def salvage(
         if progress is not None:
             progress(problem)
 
-    survey = _Survey(storage, name, report, progress)
-    header, keys = survey.choose(tuple(identities), member, allow_plain=allow_plain)
-    if keys.secret is None:
-        msg = "the key at hand may browse names and sizes, not read contents"
-        raise NoMatchingKey(msg, object=report.object, clause="6.1")
-    blocks = survey.blocks_of(header, keys)
+    with opened(location, storage_options) as (storage, name):
+        survey = _Survey(storage, name, report, progress)
+        header, keys = survey.choose(tuple(identities), member, allow_plain=allow_plain)
+        if keys.secret is None:
+            msg = "the key at hand may browse names and sizes, not read contents"
+            raise NoMatchingKey(msg, object=report.object, clause="6.1")
+        _restore(survey.blocks_of(header, keys), destination, report, tell, progress, overwrite)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _restore(
+    blocks: _Blocks,
+    destination: str | bytes | os.PathLike[str],
+    report: SalvageReport,
+    tell: Callable[[Problem], None],
+    progress: ProgressCallback | None,
+    overwrite: Literal["never", "if-changed", "always"],
+) -> None:
+    from rozenfmt.tree.restore import Restorer
+
     try:
         with Restorer(destination, report=tell, overwrite=overwrite) as restorer:
-            rescue = _Rescue(blocks, restorer, report, tell, progress)
-            rescue.run()
+            _Rescue(blocks, restorer, report, tell, progress).run()
     except OSError as error:
         raise cannot_restore(destination, error) from error
     report.files, report.directories, report.bytes = restorer.files, restorer.directories, restorer.bytes
-    report.seconds = time.monotonic() - started
-    return report
 
 
 # --- First pass ---------------------------------------------------------------------------------
@@ -168,7 +177,7 @@ class _Survey:
         self._progress = progress
         self._frames: dict[bytes, list[_Found]] = {}
         self._headers: dict[bytes, tuple[Header, str]] = {}
-        self._terminated: set[bytes] = set()
+        self._feet: dict[bytes, list[Block]] = {}
         self._gaps: list[Gap] = []
         self._unusable: ArchiveError | None = None
         self._scan()
@@ -213,7 +222,7 @@ class _Survey:
             self._headers.setdefault(header.archive_id, (header, "front"))
             used += length
             at += start + length
-        tails = sum(1 for archive in self._terminated if archive in self._frames)
+        tails = sum(1 for archive in self._feet if archive in self._frames)
         return used + (64 if tails and gap.length - used >= 64 and gap.start > 0 else 0)
 
     def _foot(self, frame: Frame) -> None:
@@ -223,7 +232,10 @@ class _Survey:
             self._refused(error)
             return
         if header.archive_id == frame.prefix.archive_id:
-            self._terminated.add(header.archive_id)
+            body = bytes(frame.body_section)
+            prefix, record = frame.prefix, foot_record(frame)
+            foot = Block(b"FOOT", prefix.sequence, record, body, frame.header_hash, frame.whole_hash, 0)
+            self._feet.setdefault(header.archive_id, []).append(foot)
             self._headers.setdefault(header.archive_id, (header, "back"))
 
     def _refused(self, error: ArchiveError) -> None:
@@ -248,7 +260,7 @@ class _Survey:
             msg = "the archive is encrypted and no key was given: give the identity or passphrase that opens it"
             raise UsageError(msg)
         self._report.archive_id, self._report.header_from = ids[member], where
-        self._report.terminated = ids[member] in self._terminated
+        self._report.terminated = any(_is_authentic(foot, header, keys) for foot in self._feet.get(ids[member], ()))
         return header, keys
 
     def _no_header(self) -> None:
@@ -279,6 +291,15 @@ class _Survey:
                 self._report.missing.append((expected, sequence - 1))
             expected = sequence + 1
         return _Blocks(self._storage, self._name, header, keys, table, self._report)
+
+
+def _is_authentic(foot: Block, header: Header, keys: Keys) -> bool:
+    """Whether a footer was written by who had the archive's key."""
+    try:
+        check_foot(foot, header, keys, None)
+    except ArchiveError:
+        return False
+    return True
 
 
 # --- Second pass --------------------------------------------------------------------------------

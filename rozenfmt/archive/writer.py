@@ -12,6 +12,7 @@ import stat as st
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Self
@@ -29,6 +30,7 @@ from rozenfmt.format.registry import Kind as ArchiveKind
 from rozenfmt.format.registry import Right, Suite
 from rozenfmt.keys import Passphrase, Recipient, SigningKey
 
+from .opening import opened
 from .pipeline import Pipeline, default_workers
 from .treewriter import OpenDirectory, TreeWriter
 
@@ -151,19 +153,17 @@ def create(
 
     Specification: format.md, sections 2 to 10.
     """
-    from rozenfmt.storage import resolve
-
     wanted = Compression.parse(compression)
     record, keys = _header(tuple(recipients), tuple(browsers), signer, cipher, plain=plain)
-    storage, name = resolve(location, storage_options)
-    upload = storage.create(name, overwrite=overwrite, part_size=part_size)
-    try:
-        return ArchiveWriter(
+    with ExitStack() as stack:
+        storage, name = stack.enter_context(opened(location, storage_options))
+        upload = storage.create(name, overwrite=overwrite, part_size=part_size)
+        stack.callback(upload.discard)  # of no effect once it is committed
+        writer = ArchiveWriter(
             upload, record, keys, signer=signer, compression=wanted, workers=workers, progress=progress
         )
-    except BaseException:
-        upload.discard()
-        raise
+        writer.keep_open(stack.pop_all())
+        return writer
 
 
 def _header(
@@ -243,6 +243,7 @@ class ArchiveWriter:
         self._reported = self._started
         self._runs = TempRuns()
         self._open = True
+        self._resources = ExitStack()
         self._failed = False
         self._encoder = Encoder(
             build_header(record, keys),
@@ -443,6 +444,7 @@ class ArchiveWriter:
             self._give_up()
             raise
         self._close()
+        self._resources.close()
         self.result.entries, self.result.content_bytes = totals
         self.result.stored_bytes = self._encoder.offset
         self.result.seconds = time.monotonic() - self._started
@@ -459,11 +461,18 @@ class ArchiveWriter:
         try:
             self._close()
         finally:
-            self._upload.discard()
+            try:
+                self._upload.discard()
+            finally:
+                self._resources.close()
 
     def _close(self) -> None:
         self._pipeline.close()
         self._runs.close()
+
+    def keep_open(self, resources: ExitStack) -> None:
+        """Take over what is to be given back at the end; internal."""
+        self._resources = resources
 
     def __enter__(self) -> Self:
         return self
