@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Archive", "ArchiveEntry", "members", "open_archive"]
 
 _NODE_BLOCKS: Final = 16
+_ATTRIBUTE_SETS: Final = 64
 _READ_MOST: Final = 4 << 30
 
 
@@ -216,6 +217,7 @@ class Archive:
         self._source = source
         self._nodes: OrderedDict[int, list[memoryview]] = OrderedDict()
         self._resources = ExitStack()
+        self._attributes: OrderedDict[tuple[bytes, int, int], tuple[tuple[bytes, bytes], ...]] = OrderedDict()
 
     # --- about ----------------------------------------------------------------------------------
 
@@ -399,10 +401,15 @@ class Archive:
         """Extended attributes of an entry as the format has it; internal."""
         if entry.xattr_ref is None:
             return ()
-        expected, sequence, number = entry.xattr_ref
-        data = bytes(self._piece(sequence, number, b"TREX"))
-        self._check_id(data, expected, sequence)
-        return decode_attributes(data)
+        found = self._attributes.get(entry.xattr_ref)
+        if found is None:
+            expected, sequence, number = entry.xattr_ref
+            data = bytes(self._piece(sequence, number, b"TREX"))
+            self._check_id(data, expected, sequence)
+            found = self._attributes[entry.xattr_ref] = decode_attributes(data)
+            if len(self._attributes) > _ATTRIBUTE_SETS:
+                self._attributes.popitem(last=False)
+        return found
 
     # --- contents -------------------------------------------------------------------------------
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, LimitError, TruncatedError, UsageError
-from rozenfmt.format import crypto
+from rozenfmt.format import crypto, records
 from rozenfmt.format.blocks import Block, foot_record
 from rozenfmt.format.builders import TAIL_SIZE
 from rozenfmt.format.crypto import Keys
@@ -137,7 +137,10 @@ def _lead(tail: Tail) -> bytes:
 
 def list_members(reader: ObjectReader) -> list[Member]:
     """The archives of an object, first to last, found from the end backwards."""
-    members = []
+    return list(_members_backwards(reader))[::-1]
+
+
+def _members_backwards(reader: ObjectReader) -> Iterator[Member]:
     end = reader.size
     if not end:
         msg = "the object is empty"
@@ -146,9 +149,36 @@ def list_members(reader: ObjectReader) -> list[Member]:
         tail = _read_tail(reader, end)
         base = end - tail.total
         _, header = _read_foot(reader, base, tail)
-        members.append(Member(header.archive_id, header.kind, base, tail.total))
+        yield Member(header.archive_id, header.kind, base, tail.total)
         end = base
-    return members[::-1]
+
+
+def _find_member(reader: ObjectReader, wanted: bytes) -> int | None:
+    """Where the archive of an id ends in the object; None if it is not there.
+
+    The way back stops at a member whose own tail is damaged; those before it are found through the
+    directory at the object's end, if there is one.
+    """
+    last: Member | None = None
+    try:
+        for member in _members_backwards(reader):
+            last = last or member
+            if member.archive_id == wanted:
+                return member.offset + member.length
+    except ArchiveError:
+        if last is None or last.kind is not Kind.DIRECTORY:
+            raise
+        for archive_id, offset, length in _directory_rows(reader, last):
+            if archive_id == wanted:
+                return offset + length
+        raise
+    return None
+
+
+def _directory_rows(reader: ObjectReader, directory: Member) -> tuple[tuple[bytes, int, int], ...]:
+    """What a directory archive lists: hints, which whoever follows them must check."""
+    source = ArchiveSource.open(reader, (), member=directory.archive_id)
+    return records.decode(records.DirectoryBody, source.block(0).body, clause="5.6").members
 
 
 class ArchiveSource:
@@ -200,6 +230,9 @@ class ArchiveSource:
         base = end - tail.total
         frame, header = _read_foot(reader, base, tail)
         try:
+            if isinstance(member, bytes) and header.archive_id != member:
+                msg = "the directory of the joined object points at another archive"
+                raise IndexDamaged(msg, offset=base, clause="5.6")
             keys = unlock(header, identities, allow_plain=allow_plain)
             foot = _check_foot(frame, header, keys, verify_key, tail)
             root = cls._root_block(reader, base, header, keys, foot)
@@ -326,16 +359,16 @@ def _member_end(reader: ObjectReader, member: bytes | int | None) -> int:
         tail = _read_tail(reader, reader.size)
         if tail.total == reader.size:
             return reader.size
+    if isinstance(member, bytes):
+        end = _find_member(reader, member)
+        if end is not None:
+            return end
     members = list_members(reader)
     content = [m for m in members if m.kind is not Kind.DIRECTORY]
     if member is None and len(content) == 1:
         return content[0].offset + content[0].length
     if isinstance(member, int) and 0 <= member < len(content):
         return content[member].offset + content[member].length
-    if isinstance(member, bytes):
-        for one in members:
-            if one.archive_id == member:
-                return one.offset + one.length
     listed = ", ".join(f"{n}: {m.archive_id.hex()}" for n, m in enumerate(content[:20]))
     what = "holds several archives; say which one (member)" if member is None else f"has no member {member!r}"
     msg = f"{reader.name} {what} ({listed})"

@@ -30,7 +30,7 @@ from .crypto import Keys
 from .frame import PREFIX_SIZE, Prefix, parse_frame, parse_prefix
 from .header import MAGIC, PREAMBLE_SIZE, Header, header_section_length, parse_header
 from .index import LookupLeaf, Root, TableLeaf
-from .limits import MAX_OPEN_STREAMS
+from .limits import MAX_ATTRIBUTES, MAX_OPEN_STREAMS
 from .nodes import Node, NodeType
 from .registry import IndexKind, Suite
 from .registry import Kind as ArchiveKind
@@ -581,6 +581,9 @@ def decode_attributes(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
     msg = "extended attributes are malformed"
     if type(rows) is not list or not rows:
         raise BlockError(msg, clause="5.4")
+    if len(rows) > MAX_ATTRIBUTES:
+        msg = f"an entry with {len(rows)} extended attributes"
+        raise LimitError(msg, clause="14")
     found: list[tuple[bytes, bytes]] = []
     for row in rows:
         if type(row) is not list or len(row) != 2 or type(row[0]) is not bytes or type(row[1]) is not bytes:

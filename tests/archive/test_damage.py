@@ -447,3 +447,24 @@ def test_not_archives(tmp_path: Path, me: rz.Identity) -> None:
         with pytest.raises(rz.StorageError):
             refused_(tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_member_is_found_by_its_id_behind_one_with_a_damaged_tail(tmp_path: Path) -> None:
+    me = rz.Identity.generate()
+    paths, ids = [], []
+    for number in range(3):
+        paths.append(tmp_path / f"{number}.rzn")
+        with rz.create(paths[-1], recipients=[me.recipient]) as archive:
+            archive.add("name", f"content {number}".encode())
+        ids.append(archive.archive_id)
+    joined = tmp_path / "joined.rzn"
+    members = rz.join(joined, paths)
+    data = bytearray(joined.read_bytes())
+    data[members[2].offset - 20] ^= 1  # in the tail of the second member
+    joined.write_bytes(data)
+    assert rz.open(joined, identities=[me], member=ids[2]).read("name") == b"content 2"
+    assert rz.open(joined, identities=[me], member=ids[0]).read("name") == b"content 0"
+    with pytest.raises(rz.ArchiveError):
+        rz.open(joined, identities=[me], member=ids[1])
+    with pytest.raises(rz.ArchiveError):
+        rz.open(joined, identities=[me], member=bytes(16))

@@ -800,7 +800,10 @@ def _part_leaf(logical: Map, hints: Map) -> PartLeaf:
 
 def parse_xattrs(piece: bytes) -> list[tuple[bytes, bytes]]:
     pairs = []
-    for row in p.is_array(p.cbor(piece)):
+    rows = p.is_array(p.cbor(piece))
+    if len(rows) > 16_384:
+        refuse("limit", "14", f"{len(rows)} extended attributes")
+    for row in rows:
         name, value = p.is_array(row, 2)
         pairs.append((p.is_bytes(name), p.is_bytes(value)))
     if not pairs or not p.ascending([name for name, _ in pairs]):
