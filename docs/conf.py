@@ -45,7 +45,7 @@ napoleon_use_rtype = False
 
 # Not ours, so not described here.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(os|io|datetime|enum|collections\.abc|typing|types|pathlib|contextlib)(\..*)?"),
+    (r"py:.*", r"(os|io|logging|datetime|enum|collections\.abc|typing|types|pathlib|contextlib)(\..*)?"),
     (r"py:.*", r"(bool|bytes|bytearray|memoryview|dict|float|int|list|object|str|tuple|Exception|None)"),
     (r"py:.*", r"(PathLike|IO|Any|Callable|Iterable|Iterator|Sequence|Literal|BufferedReader|TracebackType|Self)"),
     # Internal: a user gets them from the library and never makes one.

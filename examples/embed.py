@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import rozenfmt as rz
@@ -20,31 +19,9 @@ import rozenfmt as rz
 log = logging.getLogger("backup")
 
 
-class LogEvents:
-    """A progress callback that writes log records: problems at once, progress now and then.
-
-    Args:
-        logger: Where they go.
-        every: Seconds between two records about progress.
-    """
-
-    def __init__(self, logger: logging.Logger, *, every: float = 5.0) -> None:
-        self._logger = logger
-        self._every = every
-        self._next = time.monotonic() + every
-
-    def __call__(self, event: rz.Event) -> None:
-        """Take one event; called on the thread that does the work, so it is quick."""
-        if isinstance(event, rz.Problem):
-            self._logger.warning("%s: %s: %s", event.what, event.path.decode("utf-8", "backslashreplace"), event.detail)
-        elif time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._every
-            self._logger.info("%s: %d entries, %d bytes", event.operation, event.files, event.bytes_done)
-
-
 def backup(source: Path, location: Path, recipient: rz.Recipient) -> rz.CreateResult:
     """Write one archive; it appears when it is complete, or not at all."""
-    with rz.create(location, recipients=[recipient], progress=LogEvents(log)) as archive:
+    with rz.create(location, recipients=[recipient], progress=rz.LogEvents(log)) as archive:
         archive.add_tree(source, skip_caches=True)
         archive.add("manifest.txt", f"made from {source}\n".encode())
     result = archive.result
@@ -61,7 +38,7 @@ def backup(source: Path, location: Path, recipient: rz.Recipient) -> rz.CreateRe
 
 def verify(location: Path, identity: rz.Identity) -> int:
     """Check everything that a key can check, then read one file; returns the number of files."""
-    report = rz.check(location, identities=[identity], progress=LogEvents(log))
+    report = rz.check(location, identities=[identity], progress=rz.LogEvents(log))
     log.info("%s: %d blocks are good, level %s", location, report.blocks, report.level)
     with rz.open(location, identities=[identity]) as archive:
         log.info("manifest: %s", archive.read("manifest.txt").decode().strip())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rozenfmt.adapters import LogEvents, progress_bar
     from rozenfmt.archive.check import CheckReport, Damage, check
     from rozenfmt.archive.compare import Change, Difference, compare
     from rozenfmt.archive.extract import ExtractResult
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
 
 _HOMES: Final = {
+    "rozenfmt.adapters": ("LogEvents", "progress_bar"),
     "rozenfmt.archive.check": ("CheckReport", "Damage", "check"),
     "rozenfmt.archive.compare": ("Change", "Difference", "compare"),
     "rozenfmt.archive.extract": ("ExtractResult",),
@@ -103,6 +105,7 @@ __all__ = [
     "KeyFailure",
     "Kind",
     "LimitError",
+    "LogEvents",
     "Member",
     "NoMatchingKey",
     "Passphrase",
@@ -130,6 +133,7 @@ __all__ = [
     "join",
     "members",
     "open",
+    "progress_bar",
     "salvage",
 ]
 

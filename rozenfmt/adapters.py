@@ -1,0 +1,89 @@
+"""Ready-made takers of events: standard logging, and a progress bar on a terminal.
+
+Give one as ``progress=``.  What is not on everybody's machine or path is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rozenfmt.display import count, safe, size
+from rozenfmt.events import Event, Problem, Progress, ProgressCallback
+
+__all__ = ["LogEvents", "progress_bar"]
+
+
+class LogEvents:
+    """A progress callback that writes log records: problems at once as warnings, progress now and then.
+
+    Args:
+        logger: Where they go; by default the logger ``rozenfmt``.
+        every: Seconds between two records about progress.
+    """
+
+    def __init__(self, logger: logging.Logger | None = None, *, every: float = 5.0) -> None:
+        self._logger = logger if logger is not None else logging.getLogger("rozenfmt")
+        self._every = every
+        self._next = time.monotonic() + every
+
+    def __call__(self, event: Event) -> None:
+        """Take one event, on the thread that does the work."""
+        if isinstance(event, Problem):
+            self._logger.warning("%s: %s: %s", event.what, safe(event.path), event.detail)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._every
+            self._logger.info(
+                "%s: %d entries, %d bytes, %d stored",
+                event.operation,
+                event.files,
+                event.bytes_done,
+                event.bytes_stored,
+            )
+
+
+@contextmanager
+def progress_bar() -> Iterator[ProgressCallback | None]:
+    """Show a progress bar on standard error while the block runs.
+
+    Yields:
+        The callback to give as ``progress=``; None if standard error is no terminal.
+    """
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+    from rich.table import Column
+
+    path_column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    # NO_COLOR is respected by the console; what it prints goes with the bar when that ends.
+    with Bar(
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[amount]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[path]}", markup=False, table_column=path_column),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+        expand=True,
+        refresh_per_second=5,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        task = bar.add_task("", total=None, amount="", path="")
+
+        def show(event: Event) -> None:
+            if isinstance(event, Progress):
+                amount = f"{count(event.files, 'entry', 'entries')}  {size(event.bytes_done)}"
+                if event.bytes_stored:
+                    amount += f" → {size(event.bytes_stored)}"
+                total = event.bytes_total
+                done = min(event.bytes_done, total) if total else event.bytes_done
+                bar.update(task, total=total or None, completed=done, amount=amount, path=safe(event.path))
+
+        yield show
