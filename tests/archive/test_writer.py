@@ -219,6 +219,15 @@ def test_exceptions_leave_nothing(tmp_path: Path, me: rz.Identity, error: BaseEx
                 archive.add_tree(source)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whoever runs the tests in the background may have SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_real_interrupt(tmp_path: Path, me: rz.Identity) -> None:
     """Ctrl-C while blocks are under way on the workers."""
     source = tmp_path / "src"

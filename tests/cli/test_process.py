@@ -79,6 +79,7 @@ def interrupted(process: subprocess.Popen[bytes], number: signal.Signals, folder
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.01)
+    time.sleep(0.2)  # well into the work
     process.send_signal(number)
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
