@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 __all__ = [
     "ArchiveError",
     "BlockError",
-    "CheckFailed",
     "ConflictError",
     "HeaderError",
     "IndexDamaged",
@@ -163,9 +162,3 @@ class SignatureError(ArchiveError):
     """The signature is missing, malformed, by another key, or does not verify."""
 
     failure_class = "signature"
-
-
-class CheckFailed(ArchiveError):
-    """A check or a comparison finished and found damage; ``report`` lists all of it."""
-
-    failure_class = "check"

@@ -16,10 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from rozenfmt.errors import BlockError, StorageError
+from rozenfmt.errors import BlockError, LimitError, StorageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.limits import MAX_TREE_DEPTH
 from rozenfmt.format.nodes import Entry, Kind, Mark, Part
 
 from .pipeline import default_workers
@@ -192,6 +193,9 @@ class _Job:
             for entry in entries:
                 below = self._one(entry, directory, (*here, entry.name))
                 if below is not None:
+                    if len(stack) >= MAX_TREE_DEPTH:
+                        msg = "directories are nested deeper than a reader follows"
+                        raise LimitError(msg, object=self._source.reader.name, clause="14")
                     place, inside = (entry.child, entry.block, entry.piece), (*here, entry.name)
                     stack.append((self._archive.directory_entries(place, b"/".join(inside)), below, inside))
                     break

@@ -17,7 +17,7 @@ from rozenfmt.format import crypto
 from rozenfmt.format.blocks import cut_pieces
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.decoder import decode_attributes
-from rozenfmt.format.limits import MAX_NODE_DEPTH
+from rozenfmt.format.limits import MAX_NODE_DEPTH, MAX_TREE_DEPTH
 from rozenfmt.format.nodes import Entry, Kind, Mark, Node, NodeType, Part
 from rozenfmt.format.registry import Kind as ArchiveKind
 from rozenfmt.format.registry import Right
@@ -301,6 +301,9 @@ class Archive:
             for entry in entries:
                 yield ArchiveEntry(here, entry)
                 if entry.kind == Kind.DIRECTORY:
+                    if len(stack) >= MAX_TREE_DEPTH:
+                        msg = "directories are nested deeper than a reader follows"
+                        raise LimitError(msg, object=self._source.reader.name, clause="14")
                     below = here + b"/" + entry.name if here else entry.name
                     stack.append((below, self.directory_entries(_place(entry), below)))
                     break

@@ -40,6 +40,7 @@ from rozenfmt.keys import Identity, Passphrase
 from .extract import cannot_restore
 from .framescan import Gap, Window, frames
 from .opening import opened
+from .streamwriter import hash_zeros
 
 if TYPE_CHECKING:
     from rozenfmt.storage.base import Storage
@@ -543,7 +544,7 @@ class _Rescue:
             if start > end:
                 writer.write(Hole(start - end))
                 if hasher is not None:
-                    _hash_zeros(hasher, start - end)
+                    hash_zeros(hasher, start - end)
                 end = start
             if block is not None and start == end:
                 writer.write(block.body)
@@ -607,11 +608,3 @@ class _Rescue:
 
 def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
-
-
-def _hash_zeros(hasher: Any, length: int) -> None:
-    zeros = bytes(min(length, 1024 * 1024))
-    while length:
-        step = min(length, len(zeros))
-        hasher.update(zeros[:step])
-        length -= step

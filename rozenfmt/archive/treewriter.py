@@ -242,7 +242,7 @@ class TreeWriter:
         """Make a directory's final node; returns its id and the handle of its place."""
         if not directory.ordered:
             entries = sorted(directory.entries, key=lambda e: e.name)
-            directory.entries = []
+            directory.entries, directory.name_bytes = [], 0
             for entry in entries:
                 directory.entries.append(entry)
                 directory.last_name = entry.name

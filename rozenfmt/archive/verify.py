@@ -23,11 +23,12 @@ from rozenfmt.format.limits import MAX_NODE_DEPTH
 from rozenfmt.format.nodes import Entry, InnerNode, Node, NodeType, Part
 from rozenfmt.format.registry import IndexKind
 
+from .streamwriter import hash_zeros
+
 __all__ = ["ContentVerifier"]
 
 _PLACE = struct.Struct(">QI")
 _SIZE = struct.Struct(">Q")
-_ZEROS: Final = bytes(1024 * 1024)
 _MOST_HOLES: Final = 1 << 44
 _NAME: Final = 64  # bytes of a name that sorted rows hold; longer ones are kept apart
 
@@ -390,10 +391,8 @@ def _skip(stream: _Stream, end: int) -> None:
     if stream.holes > _MOST_HOLES:
         msg = "a content's holes add up to more than 16 TiB: hashing them would take hours"
         raise LimitError(msg, clause="8.3")
-    while stream.end < end:
-        step = min(end - stream.end, len(_ZEROS))
-        stream.hasher.update(_ZEROS[:step])
-        stream.end += step
+    hash_zeros(stream.hasher, max(end - stream.end, 0))
+    stream.end = max(end, stream.end)
 
 
 def _same(listed: Iterable[bytes], held: Iterable[bytes], what: str) -> None:

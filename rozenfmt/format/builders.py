@@ -37,7 +37,6 @@ from .varint import encode_column
 __all__ = ["FooterBuilder", "PartTableBuilder", "PiecesBuilder", "StreamBuilder", "checkpoint"]
 
 PACK_TARGET: Final = 4 * 1024 * 1024
-PART_SIZE: Final = 4 * 1024 * 1024
 
 
 class PiecesBuilder:
