@@ -31,6 +31,9 @@ _RECORDS: dict[bytes, type[BlockRecord]] = {
     b"TREX": records.PiecesRecord,
     b"INDX": records.IndexRecord,
     b"DIRY": records.BlockRecord,
+    b"SNAP": records.BlockRecord,
+    b"XREF": records.BlockRecord,
+    b"keyr": records.BlockRecord,
     b"ckpt": records.CheckpointRecord,
 }
 

@@ -34,15 +34,19 @@ from .limits import MAX_ATTRIBUTES, MAX_OPEN_STREAMS
 from .nodes import Node, NodeType
 from .registry import IndexKind, Suite
 from .registry import Kind as ArchiveKind
+from .snapshots import CrossReferences, KeyringBody, Reference, SnapshotBody
 from .state import (
     ARCHIVE,
     INDEX,
+    SNAPSHOT,
     STREAM,
     ArchiveEvent,
     ArchiveState,
     IndexEvent,
     IndexState,
     Machine,
+    SnapshotEvent,
+    SnapshotState,
     StreamEvent,
     StreamState,
 )
@@ -292,6 +296,9 @@ class Grammar:
         self._checkpoints_open = header.suite is Suite.PLAIN or keys is not None
         self._unlisted = bytearray()  # rows of the blocks that no checkpoint has listed yet
         self._members_seen = False
+        self._vault = header.kind is ArchiveKind.METADATA
+        self._snapshot = Machine(SnapshotState.NODES, SNAPSHOT)
+        self._keyring_seen = False
         self.root: Root | None = None
         self.foot: records.FootRecord | None = None
         self._foot_length = 0
@@ -341,6 +348,10 @@ class Grammar:
         if self._unopened_index:  # leaf or root, nothing but INDX and FOOT comes after it
             self._step(ArchiveEvent.INDEX_LEAF)
         self._step(ArchiveEvent.BLOCK)
+        if self._vault:
+            self._keyring_seen |= block.type == b"keyr"
+            if block.type in _SNAPSHOT_EVENTS:
+                self._step_snapshot(_SNAPSHOT_EVENTS[block.type])
         if not block.opened:
             return None
         handler = _HANDLERS.get(block.type)
@@ -353,7 +364,19 @@ class Grammar:
             msg = f"the block stands where it must not: {misuse}"
             raise error(msg, clause="5") from misuse
 
+    def _step_snapshot(self, event: SnapshotEvent) -> None:
+        try:
+            self._snapshot.step(event)
+        except UsageError as misuse:
+            msg = f"a block of a metadata archive stands where it must not: {misuse}"
+            raise BlockError(msg, clause="vault 5") from misuse
+
     def _accept_index(self, block: Block, offset: int) -> Any:
+        if self._vault:
+            self._step_snapshot(SnapshotEvent.INDEX)
+            if not self._keyring_seen:
+                msg = "a metadata archive has no keyr block"
+                raise BlockError(msg, clause="vault 5")
         if self._unopened_index:
             self._step(ArchiveEvent.INDEX_LEAF)
         self._last_index = (block.sequence, offset, block.length, block.whole_hash)
@@ -482,7 +505,16 @@ class Grammar:
         cut_pieces(block)
 
     def _tree(self, block: Block) -> list[Node]:
-        return [check_node(Node.decode(piece)) for piece in cut_pieces(block)]
+        return [check_node(Node.decode(piece), vault=self._vault) for piece in cut_pieces(block)]
+
+    def _references(self, block: Block) -> list[Reference]:
+        return CrossReferences.decode(block.body, self.header.archive_id)
+
+    def _snapshot_body(self, block: Block) -> SnapshotBody:
+        return SnapshotBody.decode(block.body)
+
+    def _keyring(self, block: Block) -> KeyringBody:
+        return records.decode(KeyringBody, block.body, clause="vault 5.4")
 
     def _attributes(self, block: Block) -> None:
         for piece in cut_pieces(block):
@@ -524,7 +556,17 @@ _INDEX_EVENTS = {
     IndexKind.ROOT: IndexEvent.ROOT,
 }
 
+_SNAPSHOT_EVENTS = {
+    b"TREE": SnapshotEvent.NODES,
+    b"TREX": SnapshotEvent.NODES,
+    b"XREF": SnapshotEvent.XREF,
+    b"SNAP": SnapshotEvent.SNAP,
+}
+
 _HANDLERS: dict[bytes, Callable[[Grammar, Block], Any]] = {
+    b"XREF": Grammar._references,
+    b"SNAP": Grammar._snapshot_body,
+    b"keyr": Grammar._keyring,
     b"FHDR": Grammar._stream_start,
     b"FCNT": Grammar._stream_content,
     b"FEND": Grammar._stream_end,
@@ -560,14 +602,14 @@ class _StreamReader:
             raise BlockError(msg, clause="5.1")
 
 
-def check_node(node: Node) -> Node:
+def check_node(node: Node, *, vault: bool = False) -> Node:
     """Decode a node's columns once, so that damage shows where it stands; unknown types pass."""
     if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
-        node.entries()
+        node.entries(vault=vault)
     elif node.type == NodeType.INNER:
-        node.children()
+        node.children(vault=vault)
     elif node.type in (NodeType.PARTS, NodeType.PARTS_INNER):
-        node.parts()
+        node.parts(vault=vault)
     return node
 
 

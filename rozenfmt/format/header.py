@@ -160,9 +160,6 @@ def parse_header(data: bytes | bytearray | memoryview) -> Header:
     if record.id_key and record.kind in (Kind.SELF_CONTAINED, Kind.DIRECTORY):
         msg = f"the archive's content ids are made with key {record.id_key}, which this version does not know"
         raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="3")
-    if record.id_key and record.kind in (Kind.SELF_CONTAINED, Kind.DIRECTORY):
-        msg = f"the archive's content ids are made with key {record.id_key}, which this version does not know"
-        raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="3")
     return Header(record, section, header_digest)
 
 
@@ -172,8 +169,6 @@ def _check_stanzas(record: HeaderRecord) -> None:
         if kind in _STANZA_SIZES and (len(body) != _STANZA_SIZES[StanzaType(kind)] or right not in tuple(Right)):
             msg = "a recipient stanza has a wrong form"
             raise HeaderError(msg, offset=PREAMBLE_SIZE, clause="7")
-        if kind == StanzaType.PASSPHRASE:
-            crypto.passphrase_cost(body).check(crypto.ARGON2_READER_LIMIT)
         if kind == StanzaType.PASSPHRASE:
             crypto.passphrase_cost(body).check(crypto.ARGON2_READER_LIMIT)
     if len(stanzas) > 1 and any(kind == StanzaType.PASSPHRASE for kind, _, _ in stanzas):

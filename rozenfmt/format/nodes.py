@@ -34,6 +34,7 @@ __all__ = [
     "join_node",
     "part_inner",
     "part_leaf",
+    "vault_hints",
 ]
 
 
@@ -65,6 +66,8 @@ class Mark(IntEnum):
     CHANGED = 1  # the file changed while it was read: content may be of no single moment
     UNREADABLE = 2  # the content could not be read: nothing is stored for it
     SPARSE = 4  # holes were seen; restoring should leave holes where the part table has them
+    WITHHELD = 8  # WORM: the file had other content; this is the entry of the snapshot before (vault.md, 7.2)
+    KEPT = 16  # WORM: an earlier version, kept beside the new one (vault.md, 7.2)
 
 
 @dataclass(slots=True)
@@ -92,6 +95,8 @@ class Entry:
         child: Id of the directory's own node; None unless ``kind`` is ``DIRECTORY``.  For a directory
             ``block`` and ``piece`` say where that node is stored.
         xattr_ref: Id, ``TREX`` block and piece of the extended attributes, if there are any.
+        archive: In a vault, which archive holds the content or the directory's node; else 0.
+        xattr_archive: Likewise for the extended attributes.
     """
 
     name: bytes
@@ -113,6 +118,8 @@ class Entry:
     piece: int = 0
     child: bytes | None = None
     xattr_ref: tuple[bytes, int, int] | None = None
+    archive: int = 0
+    xattr_archive: int = 0
 
     @property
     def has_content(self) -> bool:
@@ -174,7 +181,7 @@ class PartsRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HintsRecord:
-    """Hints of any node: pairs of block and piece columns, and the directory's path."""
+    """Hints of any node: block and piece columns, in a vault archive numbers too, and the directory's path."""
 
     blocks: bytes | None = key(1, bytes_(), optional=True)
     pieces: bytes | None = key(2, bytes_(), optional=True)
@@ -183,6 +190,9 @@ class HintsRecord:
     xattr_blocks: bytes | None = key(5, bytes_(), optional=True)
     xattr_pieces: bytes | None = key(6, bytes_(), optional=True)
     path: bytes | None = key(7, bytes_(), optional=True)
+    archives: bytes | None = key(8, bytes_(), optional=True)
+    child_archives: bytes | None = key(9, bytes_(), optional=True)
+    xattr_archives: bytes | None = key(10, bytes_(), optional=True)
     extra: dict[int, Any] = field(default_factory=dict)
 
 
@@ -210,6 +220,7 @@ class Part:
         id: Id of the piece or sub-table; None for a hole.
         block: Block that holds it.
         piece: Its number there.
+        archive: In a vault, which archive holds it; else 0.
     """
 
     offset: int
@@ -217,6 +228,7 @@ class Part:
     id: bytes | None
     block: int
     piece: int
+    archive: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +240,16 @@ class InnerNode:
     id: bytes
     block: int
     piece: int
+    archive: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A decoded node: type, id, logical record and hints."""
+    """A decoded node: type, id, logical record and hints.
+
+    Nodes of a vault's metadata archives are read with ``vault=True``: their hints have archive numbers
+    and no path (vault.md, section 5.1).  Elsewhere such hints mean nothing.
+    """
 
     type: int
     id: bytes
@@ -264,24 +281,26 @@ class Node:
         """Path hint of a directory's node."""
         return self.hints.path
 
-    def entries(self) -> list[Entry]:
+    def entries(self, *, vault: bool = False) -> list[Entry]:
         """Entries of a directory leaf or a partial directory, in order of name."""
         if self.type not in (NodeType.DIRECTORY, NodeType.PARTIAL):
             raise _bad("a directory leaf was expected here", "8.1")
-        return _Directory(self.record, self.hints).entries()
+        if vault and self.type == NodeType.PARTIAL:
+            raise _bad("a partial directory stands in a vault", "8.1")
+        return _Directory(self.record, self.hints, vault=vault).entries()
 
-    def children(self) -> list[InnerNode]:
+    def children(self, *, vault: bool = False) -> list[InnerNode]:
         """Children of a directory inner node, in order of name."""
         if self.type != NodeType.INNER:
             raise _bad("a directory inner node was expected here", "8.2")
-        return _inner_children(self.record, self.hints)
+        return _inner_children(self.record, self.hints, vault=vault)
 
-    def parts(self, offset: int = 0) -> list[Part]:
+    def parts(self, offset: int = 0, *, vault: bool = False) -> list[Part]:
         """Parts of a part table whose content begins at ``offset`` of the whole."""
         if self.type == NodeType.PARTS:
-            return _leaf_parts(self.record, self.hints, offset)
+            return _leaf_parts(self.record, self.hints, offset, vault=vault)
         if self.type == NodeType.PARTS_INNER:
-            return _inner_parts(self.record, self.hints, offset)
+            return _inner_parts(self.record, self.hints, offset, vault=vault)
         if self.record is not None:
             raise _bad("a directory's node stands where a part table should", "8.3")
         msg = f"a node of type {self.type} stands where a part table should"
@@ -363,6 +382,22 @@ def directory_hints(path: bytes | None, content: Places = (), children: Places =
     return cbor.dumps(values)
 
 
+VaultPlaces = Sequence[tuple[int, int, int]]
+
+
+def vault_hints(content: VaultPlaces = (), children: VaultPlaces = (), xattrs: VaultPlaces = ()) -> bytes:
+    """Hints of a node in a vault: places as archive number, block and piece (vault.md, section 5.1)."""
+    values: dict[int, Any] = {}
+    for number, places in ((1, content), (3, children), (5, xattrs)):
+        if places:
+            values[number] = encode_deltas([place[1] for place in places])
+            values[number + 1] = encode_column([place[2] for place in places])
+    for number, places in ((8, content), (9, children), (10, xattrs)):
+        if places:
+            values[number] = encode_column([place[0] for place in places])
+    return cbor.dumps(values)
+
+
 def inner_record(children: Sequence[InnerNode]) -> bytes:
     """Logical record of a directory inner node."""
     return cbor.dumps(
@@ -376,14 +411,20 @@ def inner_record(children: Sequence[InnerNode]) -> bytes:
     )
 
 
-def _places(blocks: bytes | None, pieces: bytes | None, count: int) -> list[tuple[int, int]]:
+def _places(
+    blocks: bytes | None, pieces: bytes | None, archives: bytes | None, count: int, *, vault: bool
+) -> list[tuple[int, int, int]]:
+    """Block, piece and archive of ``count`` things."""
     if (blocks is not None) != (count > 0) or (pieces is not None) != (count > 0):
         raise _bad("a node's hints do not match its ids", "8")
+    if vault and (archives is not None) != (count > 0):
+        raise _bad("a node's hints lack the archives, or name some for nothing", "vault 5.1")
     if not count:
         return []
     assert blocks is not None
     assert pieces is not None
-    return list(zip(decode_deltas(blocks, count), decode_column(pieces, count), strict=True))
+    numbers = decode_column(archives or b"", count) if vault else [0] * count
+    return list(zip(decode_deltas(blocks, count), decode_column(pieces, count), numbers, strict=True))
 
 
 def _ids(data: bytes | None, count: int) -> list[bytes]:
@@ -396,15 +437,17 @@ def _ids(data: bytes | None, count: int) -> list[bytes]:
 class _Directory:
     """Puts the columns of a directory leaf together again, checking each against the others."""
 
-    def __init__(self, record: DirectoryRecord, hints: HintsRecord) -> None:
+    def __init__(self, record: DirectoryRecord, hints: HintsRecord, *, vault: bool) -> None:
         self.record = record
         self.hints = hints
+        self.vault = vault
         self.partial = record.type == NodeType.PARTIAL
 
     def entries(self) -> list[Entry]:
         record, count = self.record, self.record.count
-        if self.hints.path is None or len(record.kinds) != count or len(record.modes) != 2 * count:
+        if len(record.kinds) != count or len(record.modes) != 2 * count:
             raise _bad("a directory's columns have different lengths", "8.1")
+        _check_path(self.hints, vault=self.vault)
         names = _check_names(record.names, count)
         if count and not 1 <= min(record.kinds) <= max(record.kinds) <= 7:
             raise _bad("a directory has an entry of an unknown kind", "8.1")
@@ -443,7 +486,7 @@ class _Directory:
         for entry, size in zip(files, decode_column(record.sizes or b"", len(files)), strict=True):
             entry.size = size
         content = [e for e in files if e.size and not e.marks & Mark.UNREADABLE]
-        places = _places(hints.blocks, hints.pieces, len(content))
+        places = _places(hints.blocks, hints.pieces, hints.archives, len(content), vault=self.vault)
         if self.partial:
             if record.content_ids is not None or record.children is not None or record.xattrs is not None:
                 raise _bad("a partial directory has ids", "8.1")
@@ -451,16 +494,16 @@ class _Directory:
             for entry, one in zip(content, _ids(record.content_ids, len(content)), strict=True):
                 entry.content_id = one
         for entry, place in zip(content, places, strict=True):
-            entry.block, entry.piece = place
+            entry.block, entry.piece, entry.archive = place
 
     def _directories(self, directories: list[Entry]) -> None:
+        hints, count = self.hints, 0 if self.partial else len(directories)
+        places = _places(hints.child_blocks, hints.child_pieces, hints.child_archives, count, vault=self.vault)
         if self.partial:
-            _places(self.hints.child_blocks, self.hints.child_pieces, 0)
             return
-        ids = _ids(self.record.children, len(directories))
-        places = _places(self.hints.child_blocks, self.hints.child_pieces, len(directories))
-        for entry, one, (block, piece) in zip(directories, ids, places, strict=True):
-            entry.child, entry.block, entry.piece = one, block, piece
+        ids = _ids(self.record.children, count)
+        for entry, one, (block, piece, archive) in zip(directories, ids, places, strict=True):
+            entry.child, entry.block, entry.piece, entry.archive = one, block, piece, archive
 
     def _sparse(self, entries: list[Entry]) -> None:
         record, count = self.record, self.record.count
@@ -471,10 +514,11 @@ class _Directory:
             entries[number].link_group = group
         for number, marks in record.marks or ():
             entries[number].marks = marks
-        refs = record.xattrs or ()
-        places = _places(self.hints.xattr_blocks, self.hints.xattr_pieces, len(refs))
-        for (number, one), (block, piece) in zip(refs, places, strict=True):
+        refs, hints = record.xattrs or (), self.hints
+        places = _places(hints.xattr_blocks, hints.xattr_pieces, hints.xattr_archives, len(refs), vault=self.vault)
+        for (number, one), (block, piece, archive) in zip(refs, places, strict=True):
             entries[number].xattr_ref = (one, block, piece)
+            entries[number].xattr_archive = archive
 
     def _others(self, entries: list[Entry]) -> None:
         links = [e for e in entries if e.kind == Kind.SYMLINK]
@@ -487,23 +531,30 @@ class _Directory:
             entry.device = device
 
 
-def _inner_children(record: InnerRecord, hints: HintsRecord) -> list[InnerNode]:
+def _check_path(hints: HintsRecord, *, vault: bool) -> None:
+    """A directory's node has its path as a hint, except in a vault, where many may share it."""
+    if (hints.path is None) != vault:
+        raise _bad("a directory's node lacks the path, or has one in a vault", "8.1")
+
+
+def _inner_children(record: InnerRecord, hints: HintsRecord, *, vault: bool) -> list[InnerNode]:
     names = _check_names(record.first_names, record.count)
     counts = decode_column(record.entries, record.count)
     ids = _ids(record.children, record.count)
-    places = _places(hints.blocks, hints.pieces, record.count)
-    if hints.path is None or 0 in counts:
+    places = _places(hints.blocks, hints.pieces, hints.archives, record.count, vault=vault)
+    _check_path(hints, vault=vault)
+    if 0 in counts:
         raise _bad("a directory inner node is incomplete", "8.2")
     return [
-        InnerNode(name, entries, one, block, piece)
-        for name, entries, one, (block, piece) in zip(names, counts, ids, places, strict=True)
+        InnerNode(name, entries, one, *place)
+        for name, entries, one, place in zip(names, counts, ids, places, strict=True)
     ]
 
 
 # --- Part tables --------------------------------------------------------------------------------
 
 
-def part_leaf(parts: Sequence[Part]) -> bytes:
+def part_leaf(parts: Sequence[Part], *, vault: bool = False) -> bytes:
     """A whole part-table leaf, hints included."""
     stored = [part for part in parts if part.id is not None]
     holes = [number for number, part in enumerate(parts) if part.id is None]
@@ -515,10 +566,16 @@ def part_leaf(parts: Sequence[Part]) -> bytes:
         5: encode_column([b - a for a, b in zip([0, *holes], holes, strict=False)]) if holes else None,
     }
     logical = cbor.dumps({key: value for key, value in values.items() if value is not None})
-    return join_node(logical, directory_hints(None, [(part.block, part.piece) for part in stored]))
+    return join_node(logical, _part_hints(stored, vault=vault))
 
 
-def part_inner(parts: Sequence[Part]) -> bytes:
+def _part_hints(parts: Sequence[Part], *, vault: bool) -> bytes:
+    if vault:
+        return vault_hints([(part.archive, part.block, part.piece) for part in parts])
+    return directory_hints(None, [(part.block, part.piece) for part in parts])
+
+
+def part_inner(parts: Sequence[Part], *, vault: bool = False) -> bytes:
     """A whole inner part table over sub-tables, hints included."""
     logical = cbor.dumps(
         {
@@ -528,7 +585,7 @@ def part_inner(parts: Sequence[Part]) -> bytes:
             4: b"".join([part.id or b"" for part in parts]),
         }
     )
-    return join_node(logical, directory_hints(None, [(part.block, part.piece) for part in parts]))
+    return join_node(logical, _part_hints(parts, vault=vault))
 
 
 def _part_lengths(record: PartsRecord) -> list[int]:
@@ -542,7 +599,7 @@ def _part_lengths(record: PartsRecord) -> list[int]:
     return lengths
 
 
-def _leaf_parts(record: PartsRecord, hints: HintsRecord, offset: int) -> list[Part]:
+def _leaf_parts(record: PartsRecord, hints: HintsRecord, offset: int, *, vault: bool) -> list[Part]:
     lengths = _part_lengths(record)
     holes: set[int] = set()
     if record.holes is not None:
@@ -557,7 +614,7 @@ def _leaf_parts(record: PartsRecord, hints: HintsRecord, offset: int) -> list[Pa
             raise _bad("a part table's holes are wrong", "8.3")
     stored = len(lengths) - len(holes)
     ids: Iterator[bytes] = iter(_ids(record.ids, stored))
-    places = iter(_places(hints.blocks, hints.pieces, stored))
+    places = iter(_places(hints.blocks, hints.pieces, hints.archives, stored, vault=vault))
     parts = []
     for number, length in enumerate(lengths):
         if number in holes:
@@ -568,13 +625,14 @@ def _leaf_parts(record: PartsRecord, hints: HintsRecord, offset: int) -> list[Pa
     return parts
 
 
-def _inner_parts(record: PartsRecord, hints: HintsRecord, offset: int) -> list[Part]:
+def _inner_parts(record: PartsRecord, hints: HintsRecord, offset: int, *, vault: bool) -> list[Part]:
     lengths = _part_lengths(record)
     if record.holes is not None:
         raise _bad("an inner part table has holes", "8.3")
     ids = _ids(record.ids, len(lengths))
+    places = _places(hints.blocks, hints.pieces, hints.archives, len(lengths), vault=vault)
     parts = []
-    for length, one, place in zip(lengths, ids, _places(hints.blocks, hints.pieces, len(lengths)), strict=True):
+    for length, one, place in zip(lengths, ids, places, strict=True):
         parts.append(Part(offset, length, one, *place))
         offset += length
     return parts

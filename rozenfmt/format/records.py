@@ -113,13 +113,26 @@ def row(*forms: Form) -> Form:
     return form
 
 
-def items(form_: Form) -> Form:
+def items(form_: Form, *, limit: int | None = None) -> Form:
     """A non-empty array of one form."""
 
     def form(value: Any) -> tuple[Any, ...]:
         if type(value) not in (list, tuple) or not value:
             raise _Malformed
+        if limit is not None and len(value) > limit:
+            raise _TooMuch
         return tuple(form_(item) for item in value)
+
+    return form
+
+
+def texts(limit: int) -> Form:
+    """An array of texts, which may be empty."""
+
+    def form(value: Any) -> tuple[str, ...]:
+        if type(value) not in (list, tuple):
+            raise _Malformed
+        return tuple(text(limit)(item) for item in value)
 
     return form
 

@@ -123,13 +123,13 @@ BLOCK_TYPES: Final[dict[bytes, BlockType]] = {
         BlockType(b"PACK", Seal.CONTENT, Body.CONTENT_PIECES, _CONTENT),
         BlockType(b"TREE", Seal.INDEX, Body.PIECES, _TREE),
         BlockType(b"TREX", Seal.CONTENT, Body.PIECES, _TREE),
-        BlockType(b"SNAP", Seal.INDEX, Body.OTHER, frozenset({Kind.METADATA}), implemented=False),
-        BlockType(b"XREF", Seal.INDEX, Body.OTHER, frozenset({Kind.METADATA}), implemented=False),
+        BlockType(b"SNAP", Seal.INDEX, Body.OTHER, frozenset({Kind.METADATA})),
+        BlockType(b"XREF", Seal.INDEX, Body.OTHER, frozenset({Kind.METADATA})),
         BlockType(b"INDX", Seal.INDEX, Body.OTHER, _ALL),
         BlockType(b"FOOT", Seal.NONE, Body.SPECIAL, _ALL),
         BlockType(b"DIRY", Seal.NONE, Body.OTHER, frozenset({Kind.DIRECTORY})),
         BlockType(b"ckpt", Seal.INDEX, Body.OTHER, _ALL - {Kind.DIRECTORY}),
-        BlockType(b"keyr", Seal.NONE, Body.OTHER, frozenset({Kind.METADATA}), implemented=False),
+        BlockType(b"keyr", Seal.NONE, Body.OTHER, frozenset({Kind.METADATA})),
         BlockType(b"prty", Seal.NONE, Body.OTHER, _ALL, implemented=False),
     )
 }

@@ -17,6 +17,7 @@ __all__ = [
     "INDEX",
     "MACHINES",
     "PIECES",
+    "SNAPSHOT",
     "STREAM",
     "ArchiveEvent",
     "ArchiveState",
@@ -27,6 +28,8 @@ __all__ = [
     "Machine",
     "PiecesEvent",
     "PiecesState",
+    "SnapshotEvent",
+    "SnapshotState",
     "StreamEvent",
     "StreamState",
 ]
@@ -191,12 +194,40 @@ FOOTER: Final = {
     (FooterState.SEALED, FooterEvent.TAIL): FooterState.DONE,
 }
 
+
+class SnapshotState(Enum):
+    """A metadata archive of a vault (vault.md, section 5); ancillary blocks may stand anywhere before the index."""
+
+    NODES = "nodes"
+    REFERRED = "referred"
+    ROOTED = "rooted"
+    INDEX = "index"
+
+
+class SnapshotEvent(Enum):
+    """Blocks of a metadata archive."""
+
+    NODES = "TREE or TREX"
+    XREF = "XREF"
+    SNAP = "SNAP"
+    INDEX = "INDX"
+
+
+SNAPSHOT: Final = {
+    (SnapshotState.NODES, SnapshotEvent.NODES): SnapshotState.NODES,
+    (SnapshotState.NODES, SnapshotEvent.XREF): SnapshotState.REFERRED,
+    (SnapshotState.REFERRED, SnapshotEvent.SNAP): SnapshotState.ROOTED,
+    (SnapshotState.ROOTED, SnapshotEvent.INDEX): SnapshotState.INDEX,
+    (SnapshotState.INDEX, SnapshotEvent.INDEX): SnapshotState.INDEX,
+}
+
 MACHINES: Final[dict[str, tuple[Enum, dict[Any, Any]]]] = {
     "Archive": (ArchiveState.START, ARCHIVE),
     "Stream": (StreamState.NEW, STREAM),
     "Block of pieces": (PiecesState.EMPTY, PIECES),
     "Index": (IndexState.COLLECTING, INDEX),
     "Footer": (FooterState.OPEN, FOOTER),
+    "Metadata archive": (SnapshotState.NODES, SNAPSHOT),
 }
 
 S = TypeVar("S", bound=Enum)
