@@ -29,6 +29,7 @@ __all__ = [
     "Epoch",
     "HostRow",
     "HostState",
+    "OtherOwnerError",
     "PersonState",
     "ReadBox",
     "build_edition",
@@ -47,6 +48,10 @@ _LEAD: Final = struct.Struct("<8sI")
 _SIGNATURE: Final = 64
 MAX_OBJECT: Final = _LEAD.size + MAX_RECORD + _SIGNATURE
 _LABEL: Final = 255
+
+
+class OtherOwnerError(SignatureError):
+    """An edition names another owner than those asked for; nothing else of it was looked at."""
 
 
 class HostState(IntEnum):
@@ -289,7 +294,11 @@ def build_edition(owner: Identity, record: EditionRecord) -> bytes:
 
 
 def parse_edition(
-    raw: bytes, *, owner: Recipient | None = None, vault_id: bytes | None = None, name: str | None = None
+    raw: bytes,
+    *,
+    owner: Recipient | frozenset[Recipient] | None = None,
+    vault_id: bytes | None = None,
+    name: str | None = None,
 ) -> Edition:
     """Read an edition and verify it.
 
@@ -298,7 +307,7 @@ def parse_edition(
 
     Args:
         raw: The whole object.
-        owner: Whose edition it must be; None for that of the owner it names, who may be anybody.
+        owner: Whose edition it must be, or of one of whom; None for the owner it names, who may be anybody.
         vault_id: The vault that it must be of; None for any.
         name: What the object is called in errors.
 
@@ -309,19 +318,19 @@ def parse_edition(
         UnsupportedError: It is signed, and of a version or with a feature that is not known here.
     """
     try:
-        return _parse_edition(bytes(raw), owner, vault_id)
+        return _parse_edition(bytes(raw), frozenset({owner}) if isinstance(owner, Recipient) else owner, vault_id)
     except ArchiveError as error:
         error.object = error.object or name
         raise
 
 
-def _parse_edition(raw: bytes, owner: Recipient | None, vault_id: bytes | None) -> Edition:
+def _parse_edition(raw: bytes, owners: frozenset[Recipient] | None, vault_id: bytes | None) -> Edition:
     body, signature = split_signed(raw, MAGIC, "an edition of a vault", "vault 3.1")
     envelope = records.decode(EditionEnvelope, body, HeaderError, "vault 3.1")
     named = Recipient(envelope.owner[:32], envelope.owner[32:])
-    if owner is not None and named != owner:
+    if owners is not None and named not in owners:
         msg = "this edition is of another owner than the one given; do not use what it says"
-        raise SignatureError(msg, clause="vault 3.3")
+        raise OtherOwnerError(msg, clause="vault 3.3")
     if vault_id is not None and envelope.vault_id != vault_id:
         msg = f"this edition is of another vault, {envelope.vault_id.hex()} instead of {vault_id.hex()}"
         raise SignatureError(msg, clause="vault 3.3")
@@ -405,7 +414,7 @@ class EditionView:
             if digest not in known:
                 msg = (
                     f"the vault's editions were rolled back: the edition with digest {digest.hex()} was in use, and is "
-                    "neither there nor replaced by one that is. Somebody, or a restored storage, hides it; bring it back"
+                    "neither there nor replaced by one that is. Somebody, or a restored storage, hides it; restore it"
                 )
                 raise SignatureError(msg, clause="vault 3.3")
 

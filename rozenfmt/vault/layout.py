@@ -93,9 +93,7 @@ def parse_edition_name(name: str) -> tuple[int, bytes] | None:
 
 def meta_name(host_id: bytes, sequence: int, archive_id: bytes) -> str:
     """Name of a metadata archive; ``UsageError`` if an argument is out of bounds."""
-    return (
-        f"{META}{_hex(host_id, ID_SIZE)}/{_digits(sequence, _SEQUENCE_DIGITS)}-{_hex(archive_id, ID_SIZE)}{_SUFFIX}"
-    )
+    return f"{META}{_hex(host_id, ID_SIZE)}/{_digits(sequence, _SEQUENCE_DIGITS)}-{_hex(archive_id, ID_SIZE)}{_SUFFIX}"
 
 
 def parse_meta_name(name: str) -> MetaName | None:
