@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
 
 from rozenfmt.errors import (
     ArchiveError,
+    ConflictError,
     HeaderError,
     KeyFailure,
     LimitError,
@@ -31,7 +34,7 @@ from rozenfmt.format.registry import Kind, Right, StanzaType, Suite
 from rozenfmt.keys import Identity, Recipient
 from rozenfmt.storage import Storage, open_storage
 from rozenfmt.vault import keyring as kr
-from rozenfmt.vault.editions import Edition, Epoch, HostRow, HostState, PersonState, merge, parse_edition
+from rozenfmt.vault.editions import MAX_OBJECT, Edition, Epoch, HostRow, HostState, PersonState, merge, parse_edition
 from rozenfmt.vault.keyring import EpochKey, Keyring, Person, enrol, load_view, open_keyring, store_edition
 from rozenfmt.vault.layout import edition_name, parse_edition_name
 
@@ -236,6 +239,14 @@ def test_browsing_may_become_reading(base: Edition) -> None:
     assert opened(named, by=CAROL).right is Right.BROWSE
     assert opened(raised, by=CAROL).right is Right.READ
     assert Person(CAROL.recipient, label="Carol") in opened(raised).people
+    beside = after(named, seed=5, new_epoch=True)
+    for pair in ([raised, beside], [beside, raised]):
+        # Reads where she may read already, browses where she may only browse yet.
+        both = opened(*pair, by=CAROL)
+        old, new = merge(pair).epochs
+        assert both.right is Right.READ
+        assert (right_to(archive_to(old), both), right_to(archive_to(new), both)) == (Right.READ, Right.BROWSE)
+    assert right_to(archive_to(new), opened(after(raised, beside), by=CAROL)) is Right.READ
     assert merge([raised]).epochs == merge([base]).epochs
 
 
@@ -273,9 +284,12 @@ def test_impossible_changes_are_refused(base: Edition, changes: dict[str, Any]) 
 
 
 def test_a_removal_holds_for_good(base: Edition) -> None:
-    removed = after(base, remove_people=[READER.recipient])
-    with pytest.raises(UsageError, match="new identity"):
-        after(removed, add_people=[Person(READER.recipient)])
+    removed = after(base, remove_people=[READER.recipient, BROWSER.recipient])
+    for who in (READER, BROWSER):
+        with pytest.raises(UsageError, match="needs a new identity"):
+            after(removed, add_people=[Person(who.recipient)])
+        with pytest.raises(UsageError):
+            after(removed, remove_people=[who.recipient])
     retired, key = enrolled(base)
     retired = after(retired, retire_hosts=[key.host_id])
     with pytest.raises(UsageError):
@@ -401,8 +415,11 @@ def test_of_two_labels_the_later_one_counts(base: Edition) -> None:
     expected = "left" if later is left else "right"
     for pair in ([left, right], [right, left]):
         assert {one.label for one in opened(*pair).people if one.recipient == CAROL.recipient} == {expected}
-    newer = after(left, seed=3, new_epoch=True)
-    assert "left" in {one.label for one in opened(newer, right).people}
+    for one, other, seed in itertools.product((left, right), (left, right), range(3)):
+        # By number first: whatever its digest is, the second edition after one is later than the other.
+        newer = after(one, seed=30 + seed, new_epoch=True)
+        (label,) = {p.label for p in opened(newer, other).people if p.recipient == CAROL.recipient}
+        assert label == ("left" if one is left else "right")
 
 
 @settings(max_examples=15)
@@ -450,6 +467,43 @@ def union(model: dict[bytes, dict[Recipient, Person]], view: Any) -> dict[Recipi
             other = out.get(recipient, person)
             out[recipient] = replace(person, right=min(person.right, other.right), state=max(person.state, other.state))
     return out
+
+
+def test_stanzas_and_boxes_are_those_of_the_specification(base: Edition) -> None:
+    edition, key = enrolled(base)
+    place = edition.vault_id + (2).to_bytes(8, "little")
+    for who, right, box in ((READER, 1, edition.record.read_box), (BROWSER, 2, edition.record.browse_box)):
+        plains = []
+        for stated, body in edition.record.stanzas:
+            if stated != right:
+                continue
+            info = b"rozenfmt v0 edition stanza" + bytes([right]) + place
+            with contextlib.suppress(NoMatchingKey):
+                wrapped = crypto.hpke_open(who._x25519, info, body)
+                aad = b"rozenfmt v0 edition box" + bytes([right]) + place
+                plains.append(
+                    crypto_aead_xchacha20poly1305_ietf_decrypt(box[24:], aad, box[:24], wrapped),
+                )
+        (plain,) = (cbor.loads(data) for data in plains)
+        epoch = edition.epochs[0]
+        ((epoch_id, *private),) = plain[1]
+        assert epoch_id == epoch.id
+        public = [epoch.read_public, epoch.browse_public][right - 1 :]
+        assert [crypto.x25519_public(one) for one in private] == public
+        assert plain[2] == [[key.host_id, key.id_key, "laptop"] if right == 1 else [key.host_id, "laptop"]]
+        assert (3 in plain) is (right == 1)
+    assert sorted(row[1:] for row in opened_people(edition)) == [[1, 1, ""], [1, 1, ""], [2, 1, ""]]
+
+
+def opened_people(edition: Edition) -> list[Any]:
+    rows: list[Any] = []
+
+    def look(box: Any) -> Any:
+        rows.extend(list(row) for row in box.people)
+        return box
+
+    reboxed(edition, READER, look)
+    return rows
 
 
 # --- Boxes that no honest owner makes -----------------------------------------------------------
@@ -607,6 +661,31 @@ def test_what_is_stored_is_valid(storage: Storage, base: Edition) -> None:
     assert list(storage.list()) == []
 
 
+def test_no_edition_is_overwritten(storage: Storage, folder: Path, base: Edition) -> None:
+    name = store_edition(storage, base.raw, entropy=Dice())
+    with pytest.raises(ConflictError):
+        store_edition(storage, altered(base, made=1), entropy=Dice())
+    assert (folder / name).read_bytes() == base.raw
+
+    class Broken(Failing):
+        def create(self, name: str, **options: Any) -> Any:
+            upload = storage.create(name, **options)
+
+            class Short:
+                write, discard = upload.write, upload.discard
+
+                def commit(self) -> None:
+                    msg = "no space"
+                    raise StorageError(msg)
+
+            return Short()
+
+    broken: Any = Broken(storage, set())
+    with pytest.raises(StorageError):
+        store_edition(broken, base.raw)
+    assert [path.name for path in (folder / "editions").iterdir()] == [name.removeprefix("editions/")]
+
+
 def test_no_vault_here(storage: Storage, folder: Path) -> None:
     with pytest.raises(StorageError, match="no vault here"):
         load_view(storage, owner=OWNER.recipient)
@@ -729,6 +808,16 @@ def test_an_edition_that_cannot_be_read(storage: Storage, base: Edition) -> None
     none: Any = Failing(storage, {one, two})
     with pytest.raises(StorageError):
         load_view(none, owner=OWNER.recipient)
+
+
+def test_an_object_that_is_too_long_is_not_even_read(storage: Storage, folder: Path, base: Edition) -> None:
+    store_edition(storage, base.raw)
+    long = edition_name(2, bytes(8))
+    put(folder, long, bytes(MAX_OBJECT + 1))
+    unread: Any = Failing(storage, {long})
+    said: list[str] = []
+    assert load_view(unread, owner=OWNER.recipient, report=said.append) == merge([base])
+    assert len(said) == 1 and "at most" in said[0] and "cannot read" not in said[0]
 
 
 def test_an_epoch_key_is_an_unwrapper(base: Edition) -> None:
