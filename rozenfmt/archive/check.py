@@ -231,7 +231,7 @@ class _Check:
             directory = item.header.kind is Kind.DIRECTORY
             self._opener = opener_for(item.header, keys)
             self._grammar = Grammar(item.header, keys, None if directory else self._verify_key)
-            self._verifier = None if keys is None else ContentVerifier(keys, self._runs)
+            self._verifier = None if keys is None else ContentVerifier(keys, self._runs, item.header.kind)
             if not directory and keys is not None and self._identities:
                 self.report.level = "contents" if keys.secret is not None else "browse"
             elif not directory and keys is not None and item.header.suite == 0:

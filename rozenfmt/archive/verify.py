@@ -22,12 +22,14 @@ from rozenfmt.format.index import LookupLeaf, Root, RunStore, Sorter, TableLeaf
 from rozenfmt.format.limits import MAX_NODE_DEPTH
 from rozenfmt.format.nodes import Entry, InnerNode, Node, NodeType, Part
 from rozenfmt.format.registry import IndexKind
+from rozenfmt.format.registry import Kind as ArchiveKind
+from rozenfmt.format.snapshots import SnapshotBody
 
 from .streamwriter import hash_zeros
 
 __all__ = ["ContentVerifier"]
 
-_PLACE = struct.Struct(">QI")
+_PLACE = struct.Struct(">QQ")
 _SIZE = struct.Struct(">Q")
 _MOST_HOLES: Final = 1 << 44
 _NAME: Final = 64  # bytes of a name that sorted rows hold; longer ones are kept apart
@@ -47,13 +49,17 @@ class ContentVerifier:
     """Checks one archive's contents, nodes and index against each other.
 
     Args:
-        keys: Keys with the read right, or the browse right (then contents are left out).
+        keys: Keys with the read right, or the browse right (then contents are left out).  Without the id key of
+            a vault's host ids are left out, and places are compared.
         runs: Where sorted rows go.
+        kind: What the archive is for.
     """
 
-    def __init__(self, keys: Keys, runs: RunStore) -> None:
+    def __init__(self, keys: Keys, runs: RunStore, kind: ArchiveKind = ArchiveKind.SELF_CONTAINED) -> None:
         self._keys = keys
         self._read = keys.secret is not None
+        self._blind = keys.id_key is None
+        self._vault = kind is ArchiveKind.METADATA
         place = _PLACE.size
         self._held = Sorter(runs, 32 + place + _SIZE.size)  # contents that blocks hold: id, place, size
         self._named = Sorter(runs, 32 + place + _SIZE.size)  # contents that nodes refer to
@@ -80,6 +86,10 @@ class ContentVerifier:
         self._table_listed = Sorter(runs, 8 + 4 + 8 + 8 + 32)
         self._streams: dict[int, _Stream] = {}
         self._sub_tables: dict[bytes, Node] = {}
+        self._tables = Sorter(runs, 32 + place)  # part tables of a metadata archive
+        self._tables_wanted = Sorter(runs, 32 + place)  # and those that are referred to within it
+        self._sub_wanted = Sorter(runs, 32 + place)
+        self._subs = Sorter(runs, 32 + place)
         self._root: Root | None = None
         self._first_index: tuple[int, int] | None = None
         self._leaves: list[tuple[int, int, int, bytes]] = []
@@ -89,6 +99,8 @@ class ContentVerifier:
     def ids(self, block: Block) -> list[bytes]:
         """Content ids of a block's pieces: the dear part, a pure function, to be run on a worker."""
         key = self._keys.id_key
+        if key is None and self._read and block.opened and block.type in (b"PACK", b"TREX"):
+            return [bytes(32)] * len(cut_pieces(block))
         if key is None or not block.opened or block.type not in (b"PACK", b"FCNT", b"TREX"):
             return []
         return [
@@ -167,6 +179,9 @@ class ContentVerifier:
     # --- nodes ----------------------------------------------------------------------------------
 
     def _take_tree(self, block: Block, found: list[Node], _ids: list[bytes]) -> None:
+        if self._vault:
+            self._take_vault_tree(block, found)
+            return
         for number, node in enumerate(found):
             place = _PLACE.pack(block.sequence, number)
             if node.type == NodeType.PARTS:
@@ -195,6 +210,52 @@ class ContentVerifier:
                 self._sub_tables[place] = node
             if node.type in (NodeType.DIRECTORY, NodeType.INNER):
                 self._paths.add(self._path_hash(node.path) + place)
+
+    def _take_vault_tree(self, block: Block, found: list[Node]) -> None:
+        """Nodes of a metadata archive: what they refer to in the archive itself (vault.md, section 5.1)."""
+        for number, node in enumerate(found):
+            own = (block.sequence, number)
+            row = node.id + _PLACE.pack(*own)
+            if node.type == NodeType.DIRECTORY:
+                self._nodes.add(row)
+                for entry in node.entries(vault=True):
+                    self._take_vault_entry(entry, own)
+            elif node.type == NodeType.INNER:
+                self._nodes.add(row)
+                for child in node.children(vault=True):
+                    if not child.archive:
+                        self._want(self._wanted, child.id, (child.block, child.piece), own)
+            elif node.type in (NodeType.PARTS, NodeType.PARTS_INNER):
+                self._tables.add(bytes(32) + row[32:])  # entries name the content, not its table
+                if node.type == NodeType.PARTS:
+                    self._subs.add(row)
+                for part in node.parts(vault=True):
+                    if node.type == NodeType.PARTS_INNER and not part.archive:
+                        assert part.id is not None
+                        self._want(self._sub_wanted, part.id, (part.block, part.piece), own)
+            else:
+                self._strange.add(row[32:])
+
+    def _take_vault_entry(self, entry: Entry, own: tuple[int, int]) -> None:
+        self.entries += 1
+        if entry.content_id is not None:
+            self.content_bytes += entry.size
+        if not entry.archive and entry.child is not None:
+            self._want(self._wanted, entry.child, (entry.block, entry.piece), own)
+        elif not entry.archive and entry.content_id is not None:
+            self._want(self._tables_wanted, bytes(32), (entry.block, entry.piece), own)
+        if entry.xattr_ref is not None and not entry.xattr_archive:
+            one, sequence, piece = entry.xattr_ref
+            self._want(self._attributes_wanted, bytes(32) if self._blind else one, (sequence, piece), own)
+
+    def _want(self, sorter: Sorter, one: bytes, place: tuple[int, int], own: tuple[int, int]) -> None:
+        self._before(*place, *own)
+        sorter.add(one + _PLACE.pack(*place))
+
+    def _take_snapshot(self, block: Block, found: SnapshotBody, _ids: list[bytes]) -> None:
+        one, archive, sequence, piece = found.root
+        if not archive:
+            self._want(self._wanted, one, (sequence, piece), (block.sequence, 0))
 
     def _path_hash(self, path: bytes | None) -> bytes:
         assert path is not None
@@ -264,8 +325,9 @@ class ContentVerifier:
                 self._table_listed.add(_table_row(number, *row))
         elif isinstance(found, LookupLeaf):
             sorter = self._listed if found.kind is IndexKind.CONTENT else self._paths_listed
+            blind = self._blind and found.kind is IndexKind.CONTENT
             for key, sequence, piece in found.entries():
-                sorter.add(key + _PLACE.pack(sequence, piece))
+                sorter.add((bytes(8) if blind else key) + _PLACE.pack(sequence, piece))
 
     # --- end ------------------------------------------------------------------------------------
 
@@ -283,8 +345,10 @@ class ContentVerifier:
             msg = "the index root contradicts its leaves"
             raise IndexDamaged(msg, clause="9")
         _same(self._table_listed, self._table, "block table")
-        if root.body.root is not None:  # in other kinds nodes refer to what lies in other archives
+        if root.body.root is not None:
             self._finish_tree(*root.body.root)
+        if self._vault:
+            self._finish_vault()
         if self._read:
             _same(self._listed, self._index, "content look-up")
         if root.body.totals is not None and root.body.totals != (self.entries, self.content_bytes):
@@ -322,6 +386,22 @@ class ContentVerifier:
             _within(self._attributes_wanted, self._attributes, "extended attributes")
             _within(self._named, self._held, "a content")
 
+    def _finish_vault(self) -> None:
+        """Compare what nodes of a metadata archive refer to within it; the rest lies in other archives."""
+        if self._forward is not None:
+            raise self._forward
+        for wanted, held, what in (
+            (self._wanted, self._nodes, "a directory"),
+            (self._tables_wanted, self._tables, "a part table"),
+            (self._sub_wanted, self._subs, "a sub-table"),
+        ):
+            missing = _missing(wanted, held)
+            if missing is not None:
+                self._refuse_strange(missing[32:])
+                raise _refers(missing, what)
+        if self._read:
+            _within(self._attributes_wanted, self._attributes, "extended attributes")
+
     def _refuse_strange(self, place: bytes) -> None:
         if place in self._strange:
             msg = "a node of a type that this version does not know stands where a directory should"
@@ -354,6 +434,7 @@ _HANDLERS: dict[bytes, Callable[[ContentVerifier, Block, Any, list[bytes]], None
     b"FEND": ContentVerifier._take_end,
     b"TREE": ContentVerifier._take_tree,
     b"TREX": ContentVerifier._take_attributes,
+    b"SNAP": ContentVerifier._take_snapshot,
 }
 
 

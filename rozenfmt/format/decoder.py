@@ -299,6 +299,11 @@ class Grammar:
         self._vault = header.kind is ArchiveKind.METADATA
         self._snapshot = Machine(SnapshotState.NODES, SNAPSHOT)
         self._keyring_seen = False
+        # Archive numbers in hints: where any archive may stand, where one of data must, where one of metadata.
+        self._anywhere: set[int] = set()
+        self._in_data: set[int] = set()
+        self._in_metadata: set[int] = set()
+        self._references: list[Reference] = []
         self.root: Root | None = None
         self.foot: records.FootRecord | None = None
         self._foot_length = 0
@@ -405,8 +410,8 @@ class Grammar:
 
     def _lookup_leaf(self, block: Block) -> LookupLeaf:
         leaf = LookupLeaf.decode(block)
-        if leaf.kind is IndexKind.PATH and self.header.kind is not ArchiveKind.SELF_CONTAINED:
-            msg = "path look-up in an archive without directories"
+        if self.header.kind not in _LOOKUPS[leaf.kind]:
+            msg = f"{leaf.kind.name.lower()} look-up in an archive of a kind that has none"
             raise IndexDamaged(msg, clause="9")
         entries = list(leaf.entries())
         kind, last = self._last_entry
@@ -505,13 +510,54 @@ class Grammar:
         cut_pieces(block)
 
     def _tree(self, block: Block) -> list[Node]:
-        return [check_node(Node.decode(piece), vault=self._vault) for piece in cut_pieces(block)]
+        found = [Node.decode(piece) for piece in cut_pieces(block)]
+        for node in found:
+            if self._vault:
+                self._vault_node(node)
+            else:
+                check_node(node)
+        return found
 
-    def _references(self, block: Block) -> list[Reference]:
-        return CrossReferences.decode(block.body, self.header.archive_id)
+    def _vault_node(self, node: Node) -> None:
+        """Check a node as ``check_node`` does, and note the archives that it refers to."""
+        if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
+            for entry in node.entries(vault=True):
+                if entry.child is not None:
+                    self._in_metadata.add(entry.archive)
+                elif entry.has_content:
+                    self._anywhere.add(entry.archive)
+                if entry.xattr_ref is not None:
+                    self._in_metadata.add(entry.xattr_archive)
+        elif node.type == NodeType.INNER:
+            self._in_metadata.update(child.archive for child in node.children(vault=True))
+        elif node.type == NodeType.PARTS:
+            self._in_data.update(part.archive for part in node.parts(vault=True) if part.id is not None)
+            if 0 in self._in_data:
+                msg = "a part table says that a part lies in this archive, which holds no contents"
+                raise BlockError(msg, clause="vault 5.1")
+        elif node.type == NodeType.PARTS_INNER:
+            self._in_metadata.update(part.archive for part in node.parts(vault=True))
+
+    def _cross_references(self, block: Block) -> list[Reference]:
+        found = self._references = CrossReferences.decode(block.body, self.header.archive_id)
+        for kind, numbers in ((None, self._anywhere), (1, self._in_data), (2, self._in_metadata)):
+            for number in numbers:
+                self._refer(number, kind)
+        return found
+
+    def _refer(self, number: int, kind: int | None) -> None:
+        """An archive number must be that of a row of ``XREF``, and of this kind."""
+        if number > len(self._references):
+            msg = f"a node or the snapshot refers to archive number {number}, of {len(self._references)}"
+            raise BlockError(msg, clause="vault 5.1")
+        if number and kind is not None and self._references[number - 1].kind != kind:
+            msg = f"archive number {number} is of another kind than what refers to it needs"
+            raise BlockError(msg, clause="vault 5.1")
 
     def _snapshot_body(self, block: Block) -> SnapshotBody:
-        return SnapshotBody.decode(block.body)
+        found = SnapshotBody.decode(block.body)
+        self._refer(found.root[1], 2)
+        return found
 
     def _keyring(self, block: Block) -> KeyringBody:
         return records.decode(KeyringBody, block.body, clause="vault 5.4")
@@ -549,6 +595,11 @@ class Grammar:
         return body.members
 
 
+_LOOKUPS = {
+    IndexKind.CONTENT: (ArchiveKind.DATA, ArchiveKind.SELF_CONTAINED),
+    IndexKind.PATH: (ArchiveKind.SELF_CONTAINED,),
+}
+
 _INDEX_EVENTS = {
     IndexKind.CONTENT: IndexEvent.CONTENT_LEAF,
     IndexKind.PATH: IndexEvent.PATH_LEAF,
@@ -564,7 +615,7 @@ _SNAPSHOT_EVENTS = {
 }
 
 _HANDLERS: dict[bytes, Callable[[Grammar, Block], Any]] = {
-    b"XREF": Grammar._references,
+    b"XREF": Grammar._cross_references,
     b"SNAP": Grammar._snapshot_body,
     b"keyr": Grammar._keyring,
     b"FHDR": Grammar._stream_start,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from rozenfmt.errors import (
@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 MAGIC: Final = bytes.fromhex("89525A4E0D0A1A0A")
+# Whose key content ids are made with; in a vault it is the host's, which no archive holds.
+ID_KEY_OF_SECRET: Final = 0
+ID_KEY_OF_HOST: Final = 1
 VERSION: Final = (0, 1)
 _PREAMBLE = struct.Struct("<8sHHI")
 _FIXED: Final = _PREAMBLE.size
@@ -157,7 +160,7 @@ def parse_header(data: bytes | bytearray | memoryview) -> Header:
     if record.features:
         msg = f"the archive needs features {list(record.features)} that this version does not have"
         raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="15")
-    if record.id_key and record.kind in (Kind.SELF_CONTAINED, Kind.DIRECTORY):
+    if record.id_key > (ID_KEY_OF_HOST if record.kind in (Kind.DATA, Kind.METADATA) else ID_KEY_OF_SECRET):
         msg = f"the archive's content ids are made with key {record.id_key}, which this version does not know"
         raise UnsupportedError(msg, offset=PREAMBLE_SIZE, clause="3")
     return Header(record, section, header_digest)
@@ -181,6 +184,7 @@ def unlock(header: Header, identities: Sequence[Unwrapper], *, allow_plain: bool
 
     Returns:
         Keys; for suite 0 those of the fixed secret; None if no identity was given and the archive is encrypted.
+        They have no id key if it is that of a host.
 
     Raises:
         NoMatchingKey: No identity fits; the message says which kinds of recipients there are.
@@ -199,7 +203,7 @@ def unlock(header: Header, identities: Sequence[Unwrapper], *, allow_plain: bool
         if header.section[-_MACS:] != bytes(_MACS):
             msg = "a plain archive's header has a MAC"
             raise KeyFailure(msg, offset=0, clause="3")
-        return Keys.from_secret(Suite.PLAIN, record.archive_id, bytes(32))
+        return _own_ids(record, Keys.from_secret(Suite.PLAIN, record.archive_id, bytes(32)))
     if not identities:
         return None
     keys = _unwrap(record, identities)
@@ -207,7 +211,12 @@ def unlock(header: Header, identities: Sequence[Unwrapper], *, allow_plain: bool
     assert record.commit_index is not None
     crypto.check_commitments(keys, record.commit_secret, record.commit_index)
     _check_macs(header, keys)
-    return keys
+    return _own_ids(record, keys)
+
+
+def _own_ids(record: HeaderRecord, keys: Keys) -> Keys:
+    """The keys without an id key if the archive's ids are made with the key of a host."""
+    return keys if record.id_key == ID_KEY_OF_SECRET else replace(keys, id_key=None)
 
 
 def _unwrap(record: HeaderRecord, identities: Sequence[Unwrapper]) -> Keys:

@@ -110,6 +110,7 @@ class BlockType:
         return self.name[:1].isupper()
 
 
+_STREAM = frozenset({Kind.SELF_CONTAINED})
 _CONTENT = frozenset({Kind.DATA, Kind.SELF_CONTAINED})
 _TREE = frozenset({Kind.METADATA, Kind.SELF_CONTAINED})
 _ALL = frozenset(Kind)
@@ -117,9 +118,9 @@ _ALL = frozenset(Kind)
 BLOCK_TYPES: Final[dict[bytes, BlockType]] = {
     row.name: row
     for row in (
-        BlockType(b"FHDR", Seal.INDEX, Body.NONE, _CONTENT),
-        BlockType(b"FCNT", Seal.CONTENT, Body.CONTENT_PIECES, _CONTENT),
-        BlockType(b"FEND", Seal.INDEX, Body.OTHER, _CONTENT),
+        BlockType(b"FHDR", Seal.INDEX, Body.NONE, _STREAM),
+        BlockType(b"FCNT", Seal.CONTENT, Body.CONTENT_PIECES, _STREAM),
+        BlockType(b"FEND", Seal.INDEX, Body.OTHER, _STREAM),
         BlockType(b"PACK", Seal.CONTENT, Body.CONTENT_PIECES, _CONTENT),
         BlockType(b"TREE", Seal.INDEX, Body.PIECES, _TREE),
         BlockType(b"TREX", Seal.CONTENT, Body.PIECES, _TREE),
