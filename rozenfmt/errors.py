@@ -18,6 +18,7 @@ __all__ = [
     "IndexDamaged",
     "KeyFailure",
     "LimitError",
+    "MissingArchive",
     "NoMatchingKey",
     "RozenError",
     "SignatureError",
@@ -39,7 +40,13 @@ class UsageError(RozenError):
 
 
 class ConflictError(RozenError):
-    """Something already stands where the caller wants to write, or two versions disagree."""
+    """Something already stands where the caller wants to write, or two versions disagree.
+
+    Attributes:
+        result: Of a backup that was done apart from the conflicts: its ``BackupResult``; else None.
+    """
+
+    result: Any = None
 
 
 class SourceError(RozenError):
@@ -162,3 +169,9 @@ class SignatureError(ArchiveError):
     """The signature is missing, malformed, by another key, or does not verify."""
 
     failure_class = "signature"
+
+
+class MissingArchive(ArchiveError):
+    """An archive of a vault that others refer to is not there (vault.md, section 6, item 5)."""
+
+    failure_class = "missing"

@@ -13,8 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from rozenfmt.errors import BlockError
+from rozenfmt.format.decoder import opener_for
+from rozenfmt.format.frame import parse_frame, parse_prefix
+
 if TYPE_CHECKING:
-    from rozenfmt.format.blocks import Draft, SealedBlock
+    from rozenfmt.format.blocks import Draft, SealedBlock, Slot
     from rozenfmt.format.crypto import Entropy
     from rozenfmt.format.encoder import Encoder
 
@@ -34,11 +38,20 @@ class Pipeline:
         write: Takes the bytes, in order, on the caller's thread.
         workers: Threads that compress and seal.
         entropy: Gives nonces; called on the workers.
+        decode_check: Open and decode every sealed block again before it is written: a fault of an encoder
+            or of memory shows now, not when the backup is needed.
     """
 
     def __init__(
-        self, encoder: Encoder, write: Callable[[bytes], None], *, workers: int, entropy: Entropy = os.urandom
+        self,
+        encoder: Encoder,
+        write: Callable[[bytes], None],
+        *,
+        workers: int,
+        entropy: Entropy = os.urandom,
+        decode_check: bool = False,
     ) -> None:
+        self._opener = opener_for(encoder.header, encoder.keys) if decode_check else None
         self._encoder = encoder
         self._write = write
         self._entropy = entropy
@@ -52,10 +65,22 @@ class Pipeline:
         Waits while too many are under way; errors of earlier blocks or of the storage come out here.
         """
         slot = self._encoder.assign(draft)
-        self._pending.append(self._pool.submit(draft.seal, slot, self._entropy))
+        self._pending.append(self._pool.submit(self._seal, draft, slot))
         while self._pending and (len(self._pending) > self._depth or self._pending[0].done()):
             self._write_first()
         return slot.sequence
+
+    def _seal(self, draft: Draft, slot: Slot) -> SealedBlock:
+        block = draft.seal(slot, self._entropy)
+        if self._opener is not None:
+            data = b"".join(block.buffers)
+            opened = self._opener.open(parse_frame(data, parse_prefix(data, slot.archive_id, slot.sequence)))
+            if opened.body != draft.body:
+                msg = (
+                    "a block did not come back as it was sealed: the machine's memory may be faulty; run a memory test"
+                )
+                raise BlockError(msg, block=slot.sequence)
+        return block
 
     def drain(self) -> None:
         """Wait until everything submitted is written."""

@@ -24,6 +24,7 @@ from rozenfmt.format.codecs import Compression
 from rozenfmt.format.encoder import Encoder
 from rozenfmt.format.nodes import Entry, InnerNode, Kind
 
+from .cutting import CHILDREN_MOST, LEAF_MOST, child_groups, leaf_ends
 from .pipeline import Pipeline
 from .streamwriter import TABLE_TARGET, StreamWriter
 
@@ -32,10 +33,6 @@ __all__ = ["OpenDirectory", "TreeWriter"]
 _PENDING_NODES: Final = 1024 * 1024
 _PENDING_NODES_MOST: Final = 4 * 1024 * 1024
 _CHECKPOINT_BYTES: Final = 64 * 1024 * 1024
-_LEAF_LEAST: Final = 1_024
-_LEAF_MOST: Final = 16_384
-_LEAF_NAME_BYTES: Final = 1024 * 1024
-_LEAF_MASK: Final = 0x0FFF
 _ATTRIBUTE_CACHE: Final = 4_096
 _TIME_LIMIT: Final = 1 << 63
 
@@ -159,7 +156,7 @@ class TreeWriter:
         self.entries += 1
         if entry.has_content:
             self.content_bytes += entry.size
-        if directory.ordered and self._is_cut(directory):
+        if directory.ordered and leaf_ends(len(directory.entries), directory.name_bytes, directory.last_name):
             self._cut_leaf(directory)
         if self._encoder.offset >= self._checkpoint_at:  # big files alone never fill a pack
             self.flush_pack()
@@ -223,15 +220,6 @@ class TreeWriter:
 
     # --- directories ----------------------------------------------------------------------------
 
-    def _is_cut(self, directory: OpenDirectory) -> bool:
-        """Whether a leaf ends after the entry added last: by its name alone, within bounds."""
-        count = len(directory.entries)
-        if count < _LEAF_LEAST:
-            return directory.name_bytes >= _LEAF_NAME_BYTES
-        if count >= _LEAF_MOST or directory.name_bytes >= _LEAF_NAME_BYTES:
-            return True
-        return not int.from_bytes(blake3(directory.last_name).digest(2), "little") & _LEAF_MASK
-
     def _cut_leaf(self, directory: OpenDirectory) -> None:
         entries = directory.entries
         node, handle = self._pend(directory.path, entries, top=False)
@@ -247,7 +235,7 @@ class TreeWriter:
                 directory.entries.append(entry)
                 directory.last_name = entry.name
                 directory.name_bytes += len(entry.name)
-                if self._is_cut(directory):
+                if leaf_ends(len(directory.entries), directory.name_bytes, directory.last_name):
                     self._cut_leaf(directory)
         if not directory.leaves:
             return self._pend(directory.path, directory.entries, top=True)
@@ -258,16 +246,8 @@ class TreeWriter:
     def _join_leaves(self, directory: OpenDirectory) -> tuple[bytes, int]:
         """Inner nodes over a directory's leaves, level by level."""
         children = directory.leaves
-        while len(children) > _LEAF_MOST // 4:
-            groups, group = [], []
-            for child in children:
-                group.append(child)
-                cut = not int.from_bytes(blake3(child.first_name).digest(2), "little") & 0xFF
-                if (cut and len(group) >= 64) or len(group) >= _LEAF_MOST // 4:
-                    groups.append(group)
-                    group = []
-            groups += [group] if group else []
-            children = [self._inner(directory.path, group, top=False) for group in groups]
+        while len(children) > CHILDREN_MOST:
+            children = [self._inner(directory.path, group, top=False) for group in child_groups(children)]
         top = self._inner(directory.path, children, top=True)
         return top.id, top.block
 
@@ -357,8 +337,8 @@ class TreeWriter:
         """Write every complete node, partial nodes for the open directories, and a ``ckpt``."""
         self._checkpoint_at = self._encoder.offset + _CHECKPOINT_BYTES
         for directory in (*self.stack, *self.others.values()):
-            for start in range(directory.noted, len(directory.entries), _LEAF_MOST):
-                fresh = sorted(directory.entries[start : start + _LEAF_MOST], key=lambda e: e.name)
+            for start in range(directory.noted, len(directory.entries), LEAF_MOST):
+                fresh = sorted(directory.entries[start : start + LEAF_MOST], key=lambda e: e.name)
                 logical = nodes.directory_record(fresh, partial=True)
                 content = [(e.block, e.piece) for e in fresh if e.has_content]
                 self._pending.append(_PendingNode(logical, -1, content, (), (), directory.path, top=False))

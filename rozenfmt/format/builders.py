@@ -34,9 +34,12 @@ from .state import (
 )
 from .varint import encode_column
 
-__all__ = ["FooterBuilder", "PartTableBuilder", "PiecesBuilder", "StreamBuilder", "checkpoint"]
+__all__ = ["FooterBuilder", "PartTableBuilder", "PiecesBuilder", "StreamBuilder", "checkpoint", "table_ends"]
 
 PACK_TARGET: Final = 4 * 1024 * 1024
+_TABLE_LEAST: Final = 512
+_TABLE_MOST: Final = 8_192
+_TABLE_MASK: Final = 0x07FF
 
 
 class PiecesBuilder:
@@ -194,16 +197,18 @@ class StreamBuilder:
         return builder
 
 
+def table_ends(count: int, part_id: bytes | None) -> bool:
+    """Whether a sub-table of ``count`` parts ends after the part of this id: by content, within bounds."""
+    by_content = part_id is not None and not int.from_bytes(part_id[:2], "little") & _TABLE_MASK
+    return count >= _TABLE_MOST or (count >= _TABLE_LEAST and by_content)
+
+
 class PartTableBuilder:
     """Collects the parts of one content; big tables go out as sub-tables, cut by content.
 
     Where a sub-table is cut depends on the parts' ids alone, so that contents which share long
     runs share sub-tables.
     """
-
-    _LEAST: Final = 512
-    _MOST: Final = 8_192
-    _MASK: Final = 0x07FF
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
@@ -225,9 +230,7 @@ class PartTableBuilder:
         else:
             self._parts.append(Part(self._length, length, part_id, block, piece))
         self._length += length
-        count = len(self._parts)
-        by_content = part_id is not None and not int.from_bytes(part_id[:2], "little") & self._MASK
-        return self._cut() if count >= self._MOST or (count >= self._LEAST and by_content) else None
+        return self._cut() if table_ends(len(self._parts), part_id) else None
 
     def _cut(self) -> bytes:
         node = nodes.part_leaf(self._parts)

@@ -37,6 +37,9 @@ class Encoder:
         entropy: Gives random bytes.
         signer_seed: Ed25519 seed if the header names a signer.
         index: Where entries are collected; one in memory by default.
+
+    Attributes:
+        foot_hash: Whole hash of ``FOOT``, once it was written.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Encoder:
         self._checkpoint_rows: list[tuple[bytes, int]] = []
         self._checkpoint_offset: int | None = None
         self._checkpoints_made = 0
+        self.foot_hash: bytes | None = None
 
     @property
     def state(self) -> ArchiveState:
@@ -243,6 +247,7 @@ class Encoder:
         slot = self._slot()
         blank = Draft(b"FOOT", record, bytes(macs_length)).seal(slot, self._entropy)
         block = Draft(b"FOOT", record, self._foot_body(footer, blank.header_hash)).seal(slot, self._entropy)
+        self.foot_hash = block.whole_hash
         self._committed += 1
         self._offset += block.length
         yield from block.buffers

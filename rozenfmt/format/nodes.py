@@ -34,6 +34,7 @@ __all__ = [
     "join_node",
     "part_inner",
     "part_leaf",
+    "split_node",
     "vault_hints",
 ]
 
@@ -210,6 +211,12 @@ def join_node(logical: bytes, hints: bytes) -> bytes:
     return b"".join((len(logical).to_bytes(4, "little"), logical, hints))
 
 
+def split_node(data: bytes) -> tuple[bytes, bytes]:
+    """Logical record and hints of a node that ``join_node`` made."""
+    split = 4 + int.from_bytes(data[:4], "little")
+    return data[4:split], data[split:]
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A run of a streamed content: a stored piece, a hole, or (in an inner table) a sub-table.
@@ -248,7 +255,7 @@ class Node:
     """A decoded node: type, id, logical record and hints.
 
     Nodes of a vault's metadata archives are read with ``vault=True``: their hints have archive numbers
-    and no path (vault.md, section 5.1).  Elsewhere such hints mean nothing.
+    and no path (vault.md, section 5.1).  Elsewhere it is the other way round.
     """
 
     type: int
@@ -273,7 +280,9 @@ class Node:
         if type(kind) is not int:
             raise _bad("a node has no type", "8")
         cls_ = _LOGICAL.get(kind)
-        record = records.decode(cls_, logical, clause="8") if cls_ is not None else None
+        if cls_ is None:  # what its hints mean is not known either
+            return cls(kind, digest(logical), None, HintsRecord(extra=_map(data[split:])))
+        record = records.decode(cls_, logical, clause="8")
         return cls(kind, digest(logical), record, records.decode(HintsRecord, data[split:], clause="8"))
 
     @property
@@ -305,6 +314,13 @@ class Node:
             raise _bad("a directory's node stands where a part table should", "8.3")
         msg = f"a node of type {self.type} stands where a part table should"
         raise UnsupportedError(msg, clause="8.3")
+
+
+def _map(data: bytes) -> dict[int, Any]:
+    found = cbor.loads(data)
+    if type(found) is not dict:
+        raise _bad("a node's hints are not a map", "8")
+    return found
 
 
 def _bad(message: str, clause: str) -> BlockError:
@@ -417,7 +433,7 @@ def _places(
     """Block, piece and archive of ``count`` things."""
     if (blocks is not None) != (count > 0) or (pieces is not None) != (count > 0):
         raise _bad("a node's hints do not match its ids", "8")
-    if vault and (archives is not None) != (count > 0):
+    if (archives is not None) != (vault and count > 0):
         raise _bad("a node's hints lack the archives, or name some for nothing", "vault 5.1")
     if not count:
         return []

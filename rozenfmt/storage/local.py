@@ -74,6 +74,11 @@ class LocalStorage:
         self._root = os.path.abspath(root)
         self._make_root = make_root
 
+    @property
+    def root(self) -> str:
+        """Absolute path of the folder."""
+        return self._root
+
     def size(self, name: str) -> int:
         """Size of an object in bytes; ``StorageError`` if there is none."""
         path = self._path(name)

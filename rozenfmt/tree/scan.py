@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rozenfmt.events import Problem
     from rozenfmt.tree.excludes import Excludes
 
-__all__ = ["SMALL_LIMIT", "Scanner", "Sink"]
+__all__ = ["SMALL_LIMIT", "Known", "Scanner", "Sink"]
 
 SMALL_LIMIT = 4 << 20
 """Files up to so many bytes are read whole."""
@@ -75,6 +75,25 @@ class Sink(Protocol):
         """
 
 
+class Known(Protocol):
+    """Remembers files, so that those that did not change are not read (``Scanner(known=…)``).
+
+    Asked in the order of the walk, for regular files, before they are opened.
+    """
+
+    def unchanged(self, name: bytes, stat: os.stat_result) -> Entry | None:
+        """The entry as it was stored, if nothing about the file has changed; goes to ``taken``."""
+
+    def content_known(self, name: bytes, stat: os.stat_result) -> bool:
+        """Whether only the metadata need be captured; the entry goes to ``described``."""
+
+    def taken(self, entry: Entry) -> None:
+        """An entry that ``unchanged`` gave, with the link group it has now."""
+
+    def described(self, entry: Entry) -> None:
+        """An entry without content, of a file of which ``content_known`` said so."""
+
+
 class Scanner:
     """Walks one source.
 
@@ -89,6 +108,7 @@ class Scanner:
         small_limit: Files up to so many bytes are read whole.
         chunk_size: Bytes that a ``FileReader`` reads at once.
         entropy: Source of the random ids of hard-link groups.
+        known: What is remembered of earlier walks.
 
     Attributes:
         stat: Of the entry that the sink is given now.
@@ -107,7 +127,9 @@ class Scanner:
         small_limit: int = SMALL_LIMIT,
         chunk_size: int = CHUNK_SIZE,
         entropy: Callable[[int], bytes] = os.urandom,
+        known: Known | None = None,
     ) -> None:
+        self._known = known
         self._parent, self._opened_as, base = split_root(root)
         self._name = base if name is None else name
         self._root = root
@@ -147,7 +169,7 @@ class Scanner:
             if kind == st.S_IFDIR:
                 self._directory(parent, self._opened_as, self._name)
             elif kind == st.S_IFREG:
-                self._file(parent, self._opened_as, self._name)
+                (self._file if self._known is None else self._remembered)(parent, self._opened_as, self._name)
             else:
                 self._other(parent, self._opened_as, self._name)
         finally:
@@ -170,7 +192,7 @@ class Scanner:
 
     def _loop(self) -> None:
         frames = self._walk.frames
-        file = self._file
+        file = self._file if self._known is None else self._remembered
         while frames:
             frame = frames[-1]
             fd = frame.fd
@@ -186,7 +208,32 @@ class Scanner:
                 self._sink.leave(self._walk.pop())
                 self._file_flags = OPEN_FILE | NO_ATIME
 
-    def _file(self, directory: int, opened_as: bytes, name: bytes) -> None:
+    def _remembered(self, directory: int, opened_as: bytes, name: bytes) -> None:
+        """Deliver a regular file, without reading it if it is known."""
+        known = self._known
+        assert known is not None
+        try:
+            stat = os.stat(opened_as, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            self._unopened(directory, opened_as, name, error)
+            return
+        if stat.st_mode & 0o170000 != st.S_IFREG:
+            self._file(directory, opened_as, name)
+            return
+        self.stat = stat
+        entry = known.unchanged(name, stat)
+        if entry is None:
+            self._file(directory, opened_as, name, describe=known.content_known(name, stat))
+            return
+        if stat.st_nlink > 1:
+            group = self._links.known(stat)
+            if group is None:
+                group = entry.link_group or self._links.begin()
+                self._links.delivered(stat, group)
+            entry.link_group = group
+        known.taken(entry)
+
+    def _file(self, directory: int, opened_as: bytes, name: bytes, *, describe: bool = False) -> None:
         """Deliver a regular file. This is the hot path: a few system calls and one ``Entry``."""
         try:
             try:
@@ -200,13 +247,15 @@ class Scanner:
             self._unopened(directory, opened_as, name, error)
             return
         try:
-            found = self._read(fd, name)
+            found = self._read(fd, name, describe=describe)
             if found is None:
                 return
             self.stat = stat = found[0]
             entry = found[1]
             if found[2] is not None:
                 self._sink.small(entry, found[2])
+            elif describe and self._known is not None and stat.st_mode & 0o170000 == st.S_IFREG:
+                self._known.described(entry)
             elif entry.marks & Mark.UNREADABLE:
                 self._sink.other(entry)
                 return
@@ -220,7 +269,9 @@ class Scanner:
         finally:
             os.close(fd)
 
-    def _read(self, fd: int, name: bytes) -> tuple[os.stat_result, Entry, bytes | None] | None:
+    def _read(
+        self, fd: int, name: bytes, *, describe: bool = False
+    ) -> tuple[os.stat_result, Entry, bytes | None] | None:
         """Look at an open file and read it if it is small.
 
         Returns:
@@ -265,6 +316,8 @@ class Scanner:
                 self.stat = stat
                 self._sink.link(entry)
                 return None
+        if describe:
+            return stat, entry, None
         try:
             if size > self._small_limit or (size >= SPARSE_MINIMUM and stat.st_blocks * _BLOCK < size):
                 if size >= SPARSE_MINIMUM and stat.st_blocks * _BLOCK < size and has_holes(fd, size):

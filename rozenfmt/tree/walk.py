@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rozenfmt.errors import SourceError
 from rozenfmt.events import Problem
+from rozenfmt.format.nodes import Mark
 from rozenfmt.tree.platform import EXHAUSTED, NO_ATIME, OPEN_DIRECTORY, OPEN_FILE
 
 if TYPE_CHECKING:
@@ -215,6 +216,7 @@ class Walk:
                     else:
                         add((encode(item.name), OTHER))
         except OSError as error:
+            frame.entry.marks |= Mark.UNREADABLE
             self.problem(frame.name, "unreadable", error)
         found.sort()
         if self._skip_caches and (_TAG_NAME, FILE) in found and self._is_cache(frame):

@@ -1,0 +1,177 @@
+"""The snapshot before, as the catalog remembers it: what is the same, what is gone, what was moved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from rozenfmt.format.nodes import Entry, Kind
+
+from .catalog import SIGNATURE, Leaf
+
+if TYPE_CHECKING:
+    from .catalog import Catalog
+
+__all__ = ["UNTRUSTED", "Baseline", "KnownDirectory"]
+
+UNTRUSTED: Final = bytes(SIGNATURE.size)
+"""The signature of an entry that must be looked at again."""
+
+
+class KnownDirectory:
+    """A directory of the snapshot before, walked along with the one that is being read, in order of name.
+
+    Args:
+        leaves: Its leaves.
+        path: Its path then.
+        gone: Told of each entry that was passed over.
+
+    Attributes:
+        exists: There was such a directory.
+        empty: It had no entries.
+        firsts: First names of the leaves seen so far.
+    """
+
+    def __init__(self, leaves: Iterator[Leaf], path: bytes, gone: Callable[[bytes, Entry], None]) -> None:
+        self.path = path
+        self.exists = False
+        self.firsts: list[bytes] = []
+        self._leaves = leaves
+        self._gone = gone
+        self._entries: list[Entry] = []
+        self._signatures = b""
+        self._at = 0
+        self._load()
+        self.empty = not self._entries
+
+    def _load(self) -> bool:
+        leaf = next(self._leaves, None)
+        if leaf is None:
+            return False
+        self.exists = True
+        self.firsts.append(leaf.first)
+        self._entries, self._signatures, self._at = leaf.entries(), leaf.signatures, 0
+        return True
+
+    def find(self, name: bytes) -> tuple[bytes, Entry] | None:
+        """Signature and entry of a name; names must be asked in ascending order."""
+        while True:
+            entries, at = self._entries, self._at
+            count = len(entries)
+            while at < count:
+                entry = entries[at]
+                if entry.name >= name:
+                    self._at = at
+                    if entry.name > name:
+                        return None
+                    self._at = at + 1
+                    size = SIGNATURE.size
+                    return self._signatures[at * size : (at + 1) * size], entry
+                self._gone(self.path, entry)
+                at += 1
+            self._at = at
+            if not self._load():
+                return None
+
+    def finish(self) -> None:
+        """There are no more names: the rest is gone."""
+        while True:
+            for entry in self._entries[self._at :]:
+                self._gone(self.path, entry)
+            self._at = len(self._entries)
+            if not self._load():
+                return
+
+
+class Baseline:
+    """What the last snapshot of a set had, and where it is now.
+
+    Args:
+        catalog: The host's memory.
+        set_number: The set; its last snapshot is the baseline.
+        known: Whether there is one.
+        locate: Local path of something in the snapshot; None if it cannot be told.
+    """
+
+    def __init__(
+        self, catalog: Catalog, set_number: int, *, known: bool, locate: Callable[[bytes], bytes | None]
+    ) -> None:
+        self._catalog = catalog
+        self._set = set_number
+        self.known = known
+        self._locate = locate
+        self._indexed = False
+        self.moved_directories: dict[bytes, bytes] = {}  # old path to new path
+        self.moved_files: dict[bytes, bytes] = {}
+
+    def directory(self, path: bytes, gone: Callable[[bytes, Entry], None]) -> KnownDirectory:
+        """A directory as it was."""
+        leaves = self._catalog.leaves(self._set, path) if self.known else iter(())
+        return KnownDirectory(leaves, path, gone)
+
+    def subtree(self, path: bytes) -> Iterator[tuple[bytes, Entry]]:
+        """Everything that was below a directory: path of the directory it was in, and entry."""
+        for inside, leaf in self._catalog.subtree(self._set, path):
+            for entry in leaf.entries():
+                yield inside, entry
+
+    def _by_inode(self, stat: os.stat_result) -> tuple[bytes, bytes, Entry, bytes] | None:
+        """Old path, its directory, entry and signature of what had this inode and is not there any more."""
+        if not self.known:
+            return None
+        if not self._indexed:
+            self._catalog.index_inodes(self._set)
+            self._indexed = True
+        found = self._catalog.find_inode(self._set, stat.st_ino)
+        if found is None:
+            return None
+        directory, leaf, position = found
+        entry = leaf.entries()[position]
+        path = directory + b"/" + entry.name if directory else entry.name
+        where = self._locate(path)
+        if where is None:
+            return None
+        try:
+            now = os.lstat(where)
+        except OSError:
+            now = None
+        if now is not None and now.st_ino == stat.st_ino:
+            return None  # it is still there: another name of the same file, not a move
+        size = SIGNATURE.size
+        return path, directory, entry, leaf.signatures[position * size : (position + 1) * size]
+
+    def moved_file(self, path: bytes, stat: os.stat_result) -> Entry | None:
+        """The entry that a new file had elsewhere, if inode, size and time say that it was moved here."""
+        if not stat.st_size:
+            return None
+        found = self._by_inode(stat)
+        if found is None:
+            return None
+        old, _, entry, signature = found
+        size, mtime_ns, _, _ = SIGNATURE.unpack(signature)
+        if entry.kind != Kind.FILE or not entry.has_content or (size, mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+            return None
+        if old in self.moved_files or self._below_moved(old):
+            return None
+        self.moved_files[old] = path
+        return replace(entry)
+
+    def moved_directory(self, path: bytes, stat: os.stat_result) -> bytes | None:
+        """Old path of a directory that is new here, if its inode says that it was moved."""
+        found = self._by_inode(stat)
+        if found is None or found[2].kind != Kind.DIRECTORY:
+            return None
+        old = found[0]
+        if old in self.moved_directories or self._below_moved(old):
+            return None
+        self.moved_directories[old] = path
+        return old
+
+    def _below_moved(self, path: bytes) -> bool:
+        while path:
+            if path in self.moved_directories:
+                return True
+            path = path.rpartition(b"/")[0]
+        return False

@@ -1,0 +1,747 @@
+"""From the source tree into one snapshot: what a ``Scanner`` finds meets what the catalog remembers.
+
+For each file: is it the same (then its entry is taken over unread), is its content known (then only
+metadata are stored), is it moved, new, changed; in a WORM set a changed content is a question.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from blake3 import blake3
+
+from rozenfmt.archive.streamwriter import hash_zeros
+from rozenfmt.errors import ConflictError, SourceError
+from rozenfmt.events import Problem, Progress, ProgressCallback
+from rozenfmt.format.nodes import Entry, Kind, Mark
+from rozenfmt.format.snapshots import Mode
+from rozenfmt.tree.content import FileReader, Hole
+from rozenfmt.tree.scan import Scanner
+
+from .baseline import UNTRUSTED
+from .catalog import SIGNATURE, signature
+from .chunker import Chunker
+from .content import Parts
+from .nodewriter import NODE, Directory
+from .results import Command, Conflict, Move
+
+if TYPE_CHECKING:
+    from .baseline import Baseline, KnownDirectory
+    from .catalog import Catalog, Place
+    from .content import ContentStore
+    from .nodewriter import NodeWriter
+    from .results import BackupResult, OnConflict
+
+__all__ = ["CHUNKED_FROM", "Capture", "Reread"]
+
+CHUNKED_FROM: Final = 1024 * 1024
+"""In snapshot mode, bigger files are cut by content."""
+
+WHOLE_UP_TO: Final = 16 * 1024 * 1024
+"""In WORM mode, files up to this size are one piece."""
+
+Reread = Literal["none", "sample", "all"]
+
+_RACY_NS: Final = 2_000_000_000  # of the coarsest usual file system, FAT
+_SAMPLE: Final = 0.02
+_PROGRESS_SECONDS: Final = 0.1
+_TIME_LIMIT: Final = 1 << 63
+_LISTED: Final = 16_384
+_RUN: Final = 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory that the walk is in."""
+
+    directory: Directory
+    known: KnownDirectory | None
+    old: Entry | None
+    moved: bool = False
+    inode: int = 0
+    beside: list[Entry] = field(default_factory=list)  # earlier versions that wait for their turn by name
+
+
+class Capture:
+    """Takes one snapshot's sources; a ``Sink`` and a ``Known`` for the scanner.
+
+    Args:
+        writer: Of the metadata archive.
+        store: Of contents.
+        catalog: The host's memory.
+        baseline: The snapshot before.
+        mode: Snapshot or WORM.
+        result: Counts and lists go there.
+        usable: Whether an archive of this local number may be referred to.
+        chunker_seed: Keys the cut points.
+        target: Files of this size get an archive of their own.
+        on_conflict: What to do about contents that changed in WORM mode.
+        restore: Puts the old content of a path back in place of a local file; None if no key for it is at hand.
+        reread: Which files to read although nothing about them has changed.
+        progress: Called with events.
+    """
+
+    def __init__(
+        self,
+        writer: NodeWriter,
+        store: ContentStore,
+        catalog: Catalog,
+        baseline: Baseline,
+        *,
+        mode: Mode,
+        result: BackupResult,
+        usable: Callable[[int], bool],
+        chunker_seed: int,
+        target: int,
+        on_conflict: OnConflict | None,
+        restore: Callable[[bytes, bytes], None] | None,
+        reread: Reread,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self._writer = writer
+        self._store = store
+        self._catalog = catalog
+        self._baseline = baseline
+        self._worm = mode is Mode.WORM
+        self.result = result
+        self._usable = usable
+        self._chunker = Chunker(chunker_seed)
+        self._target = target
+        self._on_conflict = on_conflict
+        self._restore = restore
+        self._reread = reread
+        self._progress = progress
+        self._reported = 0.0
+        self._links: dict[bytes, Entry] = {}
+        self._stack: list[_Level] = []
+        self._scanner: Scanner
+        self._asked: bytes | None = None
+        self._old: tuple[bytes, Entry] | None = None
+        self._moved_here: Entry | None = None
+        self._looked_ns = 0
+        self._roots: dict[bytes, bytes] = {}
+        self._allow_empty = False
+
+    # --- sources --------------------------------------------------------------------------------
+
+    def begin(self, roots: dict[bytes, bytes]) -> None:
+        """Go into the snapshot's root.
+
+        Args:
+            roots: Local paths of the sources, by name.
+        """
+        self._roots = roots
+        known = self._baseline.directory(b"", self._gone)
+        self._stack = [_Level(Directory(b""), known, None)]
+
+    def tree(self, scanner: Scanner, *, allow_empty: bool) -> None:
+        """Take a local source; sources come in ascending order of name."""
+        self._allow_empty = allow_empty
+        self._asked = None
+        self._scanner = scanner
+        scanner.run(self)
+
+    def finish(self) -> tuple[bytes, Place]:
+        """Complete the root; returns its node's id and place, the latter to be asked of the writer after a flush."""
+        level = self._stack[-1]
+        if level.known is not None:
+            level.known.finish()
+        root = self._complete(level)
+        self._resolve_gone()
+        return root
+
+    def small_limit(self) -> int:
+        """Files up to this size are given whole."""
+        return WHOLE_UP_TO if self._worm else CHUNKED_FROM
+
+    def command(self, source: Command) -> None:
+        """Take the output of a program.
+
+        Raises:
+            SourceError: It cannot be started, or does not exit with 0.
+        """
+        name = os.fsencode(source.name)
+        entry = Entry(name, Kind.FILE, 0o600, os.getuid(), os.getgid(), mtime_ns=time.time_ns())
+        shown = os.fspath(source.arguments[0])
+        try:
+            process = subprocess.Popen(  # noqa: S603 - what the caller says is to be run
+                list(source.arguments), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+            )
+        except OSError as error:
+            msg = f"cannot start {shown!r}: {error.strerror}; nothing was stored"
+            raise SourceError(msg) from error
+        with process:
+            try:
+                assert process.stdout is not None
+                self._take_parts(entry, self._ticking(_runs(process.stdout), name))
+                code = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+        if code:
+            how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+            msg = f"{shown!r} {how}: its output is not complete, and nothing was stored"
+            raise SourceError(msg)
+        found = self._find(name)
+        old = found[1] if found is not None else None
+        self._classify(entry, old, content_same=old is not None and old.content_id == entry.content_id)
+        self._add(entry, UNTRUSTED)
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def unchanged(self, name: bytes, stat: os.stat_result) -> Entry | None:
+        """The entry as it was stored, if nothing about the file has changed."""
+        self._looked_ns = time.time_ns()
+        self._moved_here = None
+        found = self._find(name)
+        if found is None:
+            moved = self._baseline.moved_file(self._path(name), stat)
+            if moved is not None and self._places_hold(moved):
+                self._moved_here = moved
+            return None
+        seen, old = found
+        if (
+            seen == UNTRUSTED
+            or seen != signature(stat)
+            or old.kind != Kind.FILE
+            or old.marks & ~Mark.SPARSE
+            or not self._places_hold(old)
+            or self._reread == "all"
+            or (self._reread == "sample" and random.random() < _SAMPLE)  # noqa: S311 - a sample, not a secret
+        ):
+            return None
+        return old
+
+    def content_known(self, name: bytes, stat: os.stat_result) -> bool:  # noqa: ARG002 - of the same file as before
+        """Whether the file was moved here, as it was."""
+        return self._moved_here is not None and self._reread == "none"
+
+    def taken(self, entry: Entry) -> None:
+        """A file that has not changed."""
+        self.result.same += 1
+        self._use(entry)
+        self._remember_link(entry)
+        assert self._old is not None
+        self._add(entry, self._old[0])
+
+    def described(self, entry: Entry) -> None:
+        """A file that was moved here: its metadata are new, its content is known."""
+        old = self._moved_here
+        assert old is not None
+        _copy_content(old, entry)
+        entry.marks |= old.marks & Mark.SPARSE
+        self._use(entry)
+        self._remember_link(entry)
+        self._add(entry, self._signature())
+
+    def _find(self, name: bytes) -> tuple[bytes, Entry] | None:
+        if self._asked != name:
+            known = self._stack[-1].known
+            self._asked = name
+            self._old = known.find(name) if known is not None else None
+        return self._old
+
+    def _places_hold(self, entry: Entry) -> bool:
+        """Whether everything that an entry of the baseline refers to is still there."""
+        if entry.xattr_ref is not None and not self._usable(entry.xattr_archive):
+            return False
+        if not entry.has_content:
+            return True
+        return self._usable(entry.archive) and self._uses(entry) is not None
+
+    def _uses(self, entry: Entry) -> dict[int, int] | None:
+        """Archives that a stored content needs, with bytes; None if one of them is missing."""
+        assert entry.content_id is not None
+        if entry.size <= CHUNKED_FROM and not entry.marks & Mark.SPARSE:
+            return {entry.archive: entry.size}
+        found = self._catalog.find_content(entry.content_id)
+        if found is None or found[1] != (entry.archive, entry.block, entry.piece):
+            return {entry.archive: entry.size} if self._is_data(entry.archive) else None
+        uses = self._writer.known_uses(found[2])
+        return uses if all(map(self._usable, uses)) else None
+
+    def _is_data(self, archive: int) -> bool:
+        return self._catalog.kind_of(archive) == 1
+
+    def _use(self, entry: Entry) -> None:
+        if entry.has_content and entry.archive != NODE:
+            self._writer.use(self._uses(entry) or {})
+
+    # --- what the scanner finds -----------------------------------------------------------------
+
+    def enter(self, entry: Entry) -> None:
+        """A directory begins."""
+        path = self._path(entry.name)
+        found = self._find(entry.name) if self._stack else None
+        above = self._stack[-1]
+        old = found[1] if found is not None else None
+        known, moved = None, False
+        if old is not None and old.kind == Kind.DIRECTORY:
+            assert above.known is not None
+            known = self._baseline.directory(_join(above.known.path, entry.name), self._gone)
+        elif old is None:
+            was = self._baseline.moved_directory(path, self._scanner.stat)
+            if was is not None:
+                known, moved = self._baseline.directory(was, self._gone), True
+                self._catalog.drop_tree(was)
+        self._stack.append(_Level(Directory(path), known, old, moved, self._scanner.stat.st_ino))
+        self._asked = None
+
+    def leave(self, entry: Entry) -> None:
+        """A directory ends."""
+        level = self._stack.pop()
+        known, unread = level.known, entry.marks & Mark.UNREADABLE
+        if known is not None:
+            self._refuse_empty(entry, level)
+            if not unread:
+                self._stack.append(level)  # what is carried over goes into this directory
+                known.finish()
+                self._stack.pop()
+        inode = SIGNATURE.pack(0, 0, 0, level.inode)
+        if unread and self._worm and level.old is not None and level.old.child is not None:
+            self._take_over(entry, level)
+        else:
+            entry.child, (entry.archive, entry.block, entry.piece) = self._complete(level)
+        if known is None and self._baseline.known and entry.child is not None:
+            self._catalog.note_new(entry.child, level.directory.path)
+        self.result.directories += 1
+        self._asked = None
+        self._add(entry, inode)
+
+    def _refuse_empty(self, entry: Entry, level: _Level) -> None:
+        """A source that has become empty is more likely a disk that is not mounted than a deletion of everything."""
+        empty = not level.directory.entries and not level.directory.leaves
+        was_empty = level.known is None or level.known.empty
+        if len(self._stack) == 1 and empty and not was_empty and not self._allow_empty:
+            where = os.fsdecode(self._roots[entry.name])
+            msg = (
+                f"{where!r} is empty, and was not before: is its disk mounted? Nothing was stored. "
+                "If it is meant to be empty, say so (allow_empty)"
+            )
+            raise SourceError(msg)
+
+    def _complete(self, level: _Level) -> tuple[bytes, Place]:
+        self._put_beside(level, None)
+        node = self._writer.complete(level.directory)
+        if level.known is not None and not level.moved:
+            for first in level.known.firsts:
+                if first not in level.directory.firsts:
+                    self._catalog.drop_leaf(level.directory.path, first)
+        return node
+
+    def _take_over(self, entry: Entry, level: _Level) -> None:
+        """WORM: a directory that cannot be read keeps what it had."""
+        old = level.old
+        assert old is not None
+        entry.child, entry.archive, entry.block, entry.piece = old.child, old.archive, old.block, old.piece
+        entry.marks |= Mark.WITHHELD
+        for _, below in self._baseline.subtree(level.directory.path):
+            self._use(below)
+            if below.kind == Kind.DIRECTORY:
+                self._writer.use({below.archive: 0})
+
+    def small(self, entry: Entry, data: bytes) -> None:
+        """A file with its whole content."""
+        found = self._find(entry.name)
+        old = found[1] if found is not None else None
+        one = self._store.id_of(data) if data else None
+        if self._conflicts(old, one):
+            assert old is not None
+            if not self._settle(entry, old, one, len(data)):
+                return
+        if data:
+            entry.size = len(data)
+            if not entry.marks & Mark.UNREADABLE:
+                entry.content_id, (entry.archive, entry.block, entry.piece) = self._store.piece(data, one)
+                self._writer.use({entry.archive: entry.size})
+        self._remember_link(entry)
+        self._classify(entry, old, content_same=old is not None and old.content_id == one)
+        self._add(entry, self._signature())
+
+    def stream(self, entry: Entry, reader: FileReader) -> None:
+        """A big or sparse file."""
+        found = self._find(entry.name)
+        old = found[1] if found is not None else None
+        sure = self._signature()
+        path = self._path(entry.name)
+        if self._worm and old is not None and old.kind == Kind.FILE:
+            one, size = self._hash(reader, path)
+            if (
+                reader.finish().marks & (Mark.CHANGED | Mark.UNREADABLE) == 0
+                and self._conflicts(old, one)
+                and not (self._settle(entry, old, one, size))
+            ):
+                return
+            again = reader.rewind()
+            assert again
+        own = old is None and entry.size >= self._target
+        if own:
+            self._store.begin_own(entry.size)
+        while True:
+            self._take_parts(entry, self._ticking(reader, path))
+            final = reader.finish()
+            if not final.marks & Mark.CHANGED or final.marks & Mark.UNREADABLE or not reader.rewind():
+                break
+            sure = UNTRUSTED  # what was read now is not what the scanner looked at
+        if own:
+            self._store.end_own()
+        _copy_content(entry, final)
+        final.link_group = entry.link_group
+        if final.marks & Mark.UNREADABLE:
+            final.content_id = None
+        if final.marks & (Mark.CHANGED | Mark.UNREADABLE):
+            sure = UNTRUSTED
+        if final.marks & Mark.UNREADABLE and self._keep_old(old):
+            return
+        self._remember_link(final)
+        same = old is not None and old.content_id == final.content_id
+        self._classify(final, old, content_same=same)
+        self._add(final, sure)
+
+    def _take_parts(self, entry: Entry, runs: Iterable[bytes | Hole]) -> None:
+        """Store a content cut by content; small ones as one piece."""
+        entry.content_id, entry.size = None, 0
+        head: list[bytes | Hole] = []
+        size, whole = 0, True
+        source = iter(runs)
+        for run in source:
+            head.append(run)
+            size += run.length if isinstance(run, Hole) else len(run)
+            if isinstance(run, Hole) or size > CHUNKED_FROM:
+                whole = False
+                break
+        if whole:
+            data = b"".join(run for run in head if isinstance(run, bytes))
+            if data:
+                entry.size = len(data)
+                entry.content_id, (entry.archive, entry.block, entry.piece) = self._store.piece(data)
+                self._writer.use({entry.archive: entry.size})
+            return
+        parts = Parts(self._store, self._chunker.cut(_chain(head, source)))
+        place = self._writer.table(parts)
+        entry.size = parts.length
+        if place is not None:
+            entry.content_id = parts.content_id
+            entry.archive, entry.block, entry.piece = place
+
+    def link(self, entry: Entry) -> None:
+        """Another name of a file that was delivered before."""
+        found = self._find(entry.name)
+        old = found[1] if found is not None else None
+        first = self._links.get(entry.link_group or b"")
+        if first is not None:
+            _copy_content(first, entry)
+            entry.marks = first.marks
+            self._use(entry)
+        elif entry.size:
+            self._problem(self._path(entry.name), "unreadable", "another name of this file was not stored")
+            entry.marks |= Mark.UNREADABLE
+        self._classify(entry, old, content_same=old is not None and old.content_id == entry.content_id)
+        self._add(entry, self._signature())
+
+    def other(self, entry: Entry) -> None:
+        """What has no content to read, or whose content cannot be read."""
+        found = self._find(entry.name)
+        old = found[1] if found is not None else None
+        if entry.marks & Mark.UNREADABLE and self._keep_old(old):
+            return
+        same = old is not None and old.kind == entry.kind and not entry.marks & Mark.UNREADABLE
+        self._classify(entry, old, content_same=same)
+        self._add(entry, UNTRUSTED)
+
+    def _keep_old(self, old: Entry | None) -> bool:
+        """WORM: a file that cannot be read keeps the content that it had."""
+        if not self._worm or old is None or not old.has_content or not self._places_hold(old):
+            return False
+        old.marks |= Mark.WITHHELD
+        self._use(old)
+        self.result.same += 1
+        self._add(old, UNTRUSTED)
+        return True
+
+    # --- WORM -----------------------------------------------------------------------------------
+
+    def _conflicts(self, old: Entry | None, one: bytes | None) -> bool:
+        return (
+            self._worm
+            and old is not None
+            and old.kind == Kind.FILE
+            and not old.marks & (Mark.UNREADABLE | Mark.CHANGED)
+            and old.content_id != one
+        )
+
+    def _settle(self, entry: Entry, old: Entry, one: bytes | None, size: int) -> bool:
+        """Ask about a changed content; False if the entry is dealt with, True if the new content is to be stored."""
+        path = self._path(entry.name)
+        local = self.locate(path) or b""
+        conflict = Conflict(
+            path,
+            local,
+            old.size,
+            size,
+            old.mtime_ns,
+            entry.mtime_ns,
+            old.content_id or b"",
+            one or b"",
+            can_restore=self._restore is not None,
+        )
+        answer = self._answer(conflict)
+        self.result.conflicts.append(conflict)
+        if answer == "accept":
+            return True
+        held = self._places_hold(old)
+        if not held:
+            self._problem(path, "damaged", "the content stored before is missing in the vault: the new one is stored")
+            conflict.answer = "accept"
+            return True
+        if answer == "keep-both":
+            kept = replace(old, marks=old.marks | Mark.KEPT, link_group=None)
+            kept.name = old.name + b".~" + (old.content_id or b"").hex()[:8].encode()
+            self._stack[-1].beside.append(kept)
+            return True
+        if answer == "restore":
+            assert self._restore is not None
+            self._restore(path, local)
+        else:
+            old.marks |= Mark.WITHHELD
+        self._use(old)
+        self.result.same += 1
+        if entry.link_group is not None:
+            self._links[entry.link_group] = old
+        self._add(old, UNTRUSTED)
+        return False
+
+    def _answer(self, conflict: Conflict) -> str:
+        policy = self._on_conflict
+        if policy is None:
+            return "withhold"
+        answer = policy if isinstance(policy, str) else policy(conflict)
+        if answer not in ("restore", "accept", "keep-both", "skip", "fail"):
+            msg = f"{answer!r} is no answer to a conflict: restore, accept, keep-both, skip or fail"
+            raise ConflictError(msg)
+        if answer == "fail":
+            msg = (
+                f"{os.fsdecode(conflict.path)!r} has another content now, and the set is write-once; nothing was stored"
+            )
+            raise ConflictError(msg)
+        if answer == "restore" and self._restore is None:
+            msg = "restoring takes a key that reads; give an identity, or choose another answer"
+            raise ConflictError(msg)
+        if conflict.for_all:
+            self._on_conflict = answer
+        conflict.answer = answer
+        return answer
+
+    def _put_beside(self, level: _Level, before: bytes | None) -> None:
+        """Put earlier versions into the directory whose turn by name has come."""
+        level.beside.sort(key=lambda kept: kept.name)
+        while level.beside and (before is None or level.beside[0].name <= before):
+            kept = level.beside.pop(0)
+            if kept.name == before:
+                path = _join(level.directory.path, kept.name)
+                self._problem(path, "name", "an earlier version should stand here: its name is taken")
+                continue
+            self._use(kept)
+            self._count(kept)
+            self._writer.add(level.directory, kept, UNTRUSTED)
+
+    # --- what is gone ---------------------------------------------------------------------------
+
+    def _gone(self, directory: bytes, entry: Entry) -> None:
+        """An entry of the baseline that was not found where it was."""
+        if entry.marks & Mark.KEPT and self._places_hold(entry):
+            self._use(entry)
+            self._add(entry, UNTRUSTED)
+            return
+        path = _join(directory, entry.name)
+        self._catalog.note_gone((entry.child or entry.content_id) or b"", path, int(entry.kind))
+
+    def _resolve_gone(self) -> None:
+        """Tell moves from deletions, now that everything was seen."""
+        baseline, result = self._baseline, self.result
+        moves = [Move(old, new, directory=True) for old, new in baseline.moved_directories.items()]
+        moves += [Move(old, new) for old, new in baseline.moved_files.items()]
+        gone = [
+            (path, kind, one)
+            for path, kind, one in self._catalog.gone()
+            if path not in baseline.moved_directories and path not in baseline.moved_files
+        ]
+        self._catalog.replace_gone(gone)
+        matched = self._catalog.match_moves()
+        directories = {old for old, _, kind in matched if kind == Kind.DIRECTORY}
+        new_directories = {new for _, new, kind in matched if kind == Kind.DIRECTORY}
+        expanded = []
+        for path, kind, _ in gone:
+            if kind == Kind.DIRECTORY:
+                self._catalog.drop_tree(path)
+                if path not in directories:
+                    for inside, entry in baseline.subtree(path):
+                        if entry.has_content:
+                            assert entry.content_id is not None
+                            expanded.append((_join(inside, entry.name), int(entry.kind), entry.content_id))
+        if expanded:
+            self._catalog.add_gone(expanded)
+            matched = self._catalog.match_moves()
+        for old, new, kind in matched:
+            if kind == Kind.DIRECTORY or not _below(new, new_directories):
+                moves.append(Move(old, new, directory=kind == Kind.DIRECTORY))
+        taken = {move.old for move in moves}
+        deleted = [path for path, _, _ in gone if path not in taken]
+        for move in moves:  # what was found by its content was counted as new
+            if move.directory and move.old not in baseline.moved_directories:
+                result.new -= sum(1 for _, entry in baseline.subtree(move.old) if entry.kind != Kind.DIRECTORY)
+            elif not move.directory and move.old not in baseline.moved_files:
+                result.new -= 1
+        result.moved, result.deleted = len(moves), len(deleted)
+        result.moves = sorted(moves, key=lambda move: move.old)[:_LISTED]
+        result.deletions = sorted(deleted)[:_LISTED]
+
+    # --- putting in -----------------------------------------------------------------------------
+
+    def _add(self, entry: Entry, seen: bytes) -> None:
+        """Put an entry into the directory at hand."""
+        name = entry.name
+        if not -_TIME_LIMIT <= entry.mtime_ns < _TIME_LIMIT:
+            self._problem(self._path(name), "times", "its time lies outside of 1677 to 2262")
+            entry.mtime_ns = max(-_TIME_LIMIT, min(entry.mtime_ns, _TIME_LIMIT - 1))
+        if entry.xattrs:
+            one, (archive, block, piece) = self._writer.attributes(entry.xattrs)
+            entry.xattr_ref, entry.xattr_archive, entry.xattrs = (one, block, piece), archive, ()
+        level = self._stack[-1]
+        if level.beside:
+            self._put_beside(level, name)
+        self._count(entry)
+        self._writer.add(level.directory, entry, seen)
+        if not self.result.entries & 63:
+            self._tick(name)
+
+    def _count(self, entry: Entry) -> None:
+        self.result.entries += 1
+        if entry.has_content:
+            self.result.content_bytes += entry.size
+
+    def _classify(self, entry: Entry, old: Entry | None, *, content_same: bool) -> None:
+        """Count an entry as new, changed, of changed metadata, or the same."""
+        result = self.result
+        if old is None or old.kind != entry.kind:
+            result.new += 1
+            if self._baseline.known and entry.has_content:
+                assert entry.content_id is not None
+                self._catalog.note_new(entry.content_id, self._path(entry.name))
+        elif not content_same or old.target != entry.target or old.device != entry.device:
+            result.changed += 1
+        elif _facts(entry) != _facts(old) or self._attributes_differ(entry, old):
+            result.metadata += 1
+        else:
+            result.same += 1
+
+    def _attributes_differ(self, entry: Entry, old: Entry) -> bool:
+        if not entry.xattrs:
+            return old.xattr_ref is not None
+        return old.xattr_ref is None or self._writer.attributes(entry.xattrs)[0] != old.xattr_ref[0]
+
+    def _signature(self) -> bytes:
+        """Signature of the file at hand; untrusted if it was written too short a time ago to tell."""
+        stat = self._scanner.stat
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) > self._looked_ns - _RACY_NS:
+            return UNTRUSTED
+        return signature(stat)
+
+    def _remember_link(self, entry: Entry) -> None:
+        if entry.link_group is not None:
+            self._links[entry.link_group] = entry
+
+    def _path(self, name: bytes) -> bytes:
+        return _join(self._stack[-1].directory.path, name)
+
+    def locate(self, path: bytes) -> bytes | None:
+        """Local path of something in the snapshot; None if it is in no source of this run."""
+        name, _, rest = path.partition(b"/")
+        root = self._roots.get(name)
+        if root is None:
+            return None
+        return root + b"/" + rest if rest else root
+
+    def _hash(self, reader: FileReader, path: bytes) -> tuple[bytes | None, int]:
+        whole, size = blake3(), 0
+        for run in self._ticking(reader, path):
+            if isinstance(run, Hole):
+                hash_zeros(whole, run.length)
+                size += run.length
+            else:
+                whole.update(run)
+                size += len(run)
+        return (self._store.content_id(whole.digest(), size) if size else None), size
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def _problem(self, path: bytes, what: str, detail: str) -> None:
+        self.report(Problem(path, what, detail))
+
+    def report(self, problem: Problem) -> None:
+        """Something that could not be captured."""
+        self.result.problem_count += 1
+        if len(self.result.problems) < 10_000:
+            self.result.problems.append(problem)
+        if self._progress is not None:
+            self._progress(problem)
+
+    def _ticking(self, runs: Iterable[bytes | Hole], path: bytes) -> Iterator[bytes | Hole]:
+        for run in runs:
+            yield run
+            self._tick(path)
+
+    def _tick(self, path: bytes) -> None:
+        if self._progress is not None:
+            now = time.monotonic()
+            if now - self._reported >= _PROGRESS_SECONDS:
+                self._reported = now
+                self.emit(path)
+
+    def emit(self, path: bytes) -> None:
+        """Send a ``Progress`` event."""
+        if self._progress is not None:
+            done = self.result
+            self._progress(Progress("backup", done.entries, done.content_bytes, self._store.written, None, path))
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
+
+
+def _below(path: bytes, directories: set[bytes]) -> bool:
+    while path:
+        path = path.rpartition(b"/")[0]
+        if path in directories:
+            return True
+    return False
+
+
+def _copy_content(source: Entry, target: Entry) -> None:
+    target.content_id, target.size = source.content_id, source.size
+    target.archive, target.block, target.piece = source.archive, source.block, source.piece
+
+
+def _facts(entry: Entry) -> tuple[object, ...]:
+    return (
+        *(entry.mode, entry.uid, entry.gid, entry.user, entry.group, entry.mtime_ns, entry.link_group),
+        entry.marks & ~Mark.WITHHELD,
+    )
+
+
+def _runs(file: object) -> Iterator[bytes]:
+    read = file.read  # type: ignore[attr-defined]
+    while data := read(_RUN):
+        yield data
+
+
+def _chain(head: list[bytes | Hole], rest: Iterator[bytes | Hole]) -> Iterator[bytes | Hole]:
+    yield from head
+    head.clear()
+    yield from rest

@@ -1,0 +1,253 @@
+"""Contents on their way into data archives: looked up, packed, and archives begun and ended as needed.
+
+A content gets a place at once.  While its pack is open the block's number is not known yet: the
+place then holds the pack's serial number, as ``-1 - serial``, and ``resolve`` gives the number later.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from blake3 import blake3
+
+from rozenfmt.archive.streamwriter import hash_zeros
+from rozenfmt.format.builders import PiecesBuilder
+from rozenfmt.format.limits import MAX_DECODED
+from rozenfmt.format.nodes import Part
+from rozenfmt.format.registry import Kind
+from rozenfmt.tree.content import Hole
+
+from . import layout
+from .catalog import Place
+from .output import ArchiveOutput
+
+if TYPE_CHECKING:
+    from rozenfmt.format.codecs import Compression
+    from rozenfmt.storage.base import Storage
+
+    from .catalog import Catalog
+    from .output import Sealing
+
+__all__ = ["ContentStore", "Parts"]
+
+_MOST_PIECES: Final = 4_000_000
+
+
+class Parts:
+    """A content that was stored in parts: its id, length, and the parts as they come.
+
+    Iterate it to the end, then look at the attributes.
+
+    Attributes:
+        length: Its length in bytes.
+        content_id: 32 bytes; empty if there was no content.
+    """
+
+    def __init__(self, store: ContentStore, chunks: Iterable[bytes | memoryview | Hole]) -> None:
+        self._store = store
+        self._chunks = chunks
+        self.length = 0
+        self.content_id = b""
+
+    def __iter__(self) -> Iterator[Part]:
+        whole = blake3()
+        hole: Part | None = None
+        for chunk in self._chunks:
+            if isinstance(chunk, Hole):
+                hash_zeros(whole, chunk.length)
+                start = self.length if hole is None else hole.offset
+                self.length += chunk.length
+                hole = Part(start, self.length - start, None, 0, 0)
+                continue
+            if hole is not None:
+                yield hole
+                hole = None
+            whole.update(chunk)
+            one, place = self._store.piece(chunk)
+            yield Part(self.length, len(chunk), one, place[1], place[2], place[0])
+            self.length += len(chunk)
+        if hole is not None:
+            yield hole
+        if self.length:
+            self.content_id = self._store.content_id(whole.digest(), self.length)
+
+
+class ContentStore:
+    """Where contents and parts of them go.
+
+    Args:
+        storage: The vault's folder.
+        catalog: What is stored already.
+        sealing: For new archives.
+        compression: What to try on contents.
+        target: Bytes after which a data archive is complete.
+        big: Whether the run is expected to fill at least one archive; else they go to the arena.
+        usable: Whether an archive of this local number may be referred to.
+        collision: Told of an id that stands for contents of different sizes.
+
+    Attributes:
+        stored: Bytes of the complete archives.
+        archives: Objects that were stored: name and length.
+        own: Local numbers of the archives begun by this run.
+        read: Bytes of content taken, stored before or not.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        catalog: Catalog,
+        sealing: Sealing,
+        *,
+        compression: Compression,
+        target: int,
+        big: bool,
+        usable: Callable[[int], bool],
+        collision: Callable[[bytes], None],
+    ) -> None:
+        self._storage = storage
+        self._catalog = catalog
+        self._sealing = sealing
+        self._compression = compression
+        self._target = target
+        self._big = big
+        self._usable = usable
+        self._collision = collision
+        self._id_key = sealing.host.id_key
+        self._output: ArchiveOutput | None = None
+        self._number = 0
+        self._mixed: tuple[ArchiveOutput, int] | None = None
+        self._pieces_in = 0
+        self._pack = PiecesBuilder(b"PACK", compression=compression)
+        self._open: dict[bytes, tuple[int, int]] = {}
+        # The number of each pack's block, by its serial number; that of the open pack is -1.
+        self._blocks = array("q", [-1])
+        self.stored = 0
+        self.archives: list[tuple[str, int]] = []
+        self.own: set[int] = set()
+        self.read = 0
+
+    @property
+    def flushed(self) -> int:
+        """Serial number of the open pack: places in packs below it can be resolved."""
+        return len(self._blocks) - 1
+
+    @property
+    def written(self) -> int:
+        """Bytes stored so far, archives under way included."""
+        waiting = self._mixed[0].stored if self._mixed is not None else 0
+        return self.stored + waiting + (self._output.stored if self._output is not None else 0)
+
+    def resolve(self, place: Place) -> Place:
+        """A place with its block's number."""
+        archive, block, piece = place
+        return place if block >= 0 else (archive, self._blocks[-1 - block], piece)
+
+    def content_id(self, digest: bytes, length: int) -> bytes:
+        """Content id from the plain digest and the length."""
+        return blake3(digest + length.to_bytes(8, "little"), key=self._id_key).digest()
+
+    def id_of(self, data: bytes | memoryview) -> bytes:
+        """Content id of a whole content."""
+        return self.content_id(blake3(data).digest(), len(data))
+
+    def piece(self, data: bytes | memoryview, one: bytes | None = None) -> tuple[bytes, Place]:
+        """Store up to 16 MiB as one piece, unless it is stored already; returns id and place."""
+        size = len(data)
+        self.read += size
+        if one is None:
+            one = self.id_of(data)
+        here = self._open.get(one)
+        if here is not None:
+            if here[1] == size:
+                return one, (self._number, -1 - self.flushed, here[0])
+            self.flush()
+        found = self._catalog.find_piece(one)
+        if found is not None and self._usable(found[0]):
+            if found[3] == size:
+                return one, found[:3]
+            self._collision(one)  # never trusted: stored apart
+        if not self._pack.fits(size):
+            self.flush()
+        if self._output is None:
+            self._begin()
+        number = self._pack.add(data)
+        self._open[one] = (number, size)
+        return one, (self._number, -1 - self.flushed, number)
+
+    @staticmethod
+    def fits(size: int) -> bool:
+        """Whether a content may be one piece."""
+        return size <= MAX_DECODED
+
+    def flush(self) -> None:
+        """Hand the open pack over; ends the archive when it is full."""
+        if not self._pack.count:
+            return
+        assert self._output is not None
+        sequence = self._output.submit(self._pack.seal())
+        self._blocks[-1] = sequence
+        self._output.encoder.index.add_content(self._open, sequence)
+        self._catalog.add_pieces(
+            (one, self._number, sequence, piece, size) for one, (piece, size) in self._open.items()
+        )
+        self._pieces_in += len(self._open)
+        self._pack = PiecesBuilder(b"PACK", compression=self._compression)
+        self._open = {}
+        self._blocks.append(-1)
+        if self._mixed is None and (self._output.stored >= self._target or self._pieces_in >= _MOST_PIECES):
+            self._end()
+
+    def begin_own(self, size: int) -> None:
+        """What comes next, of so many bytes, gets an archive of its own; ``end_own`` closes it."""
+        self.flush()
+        if self._output is not None:
+            self._mixed = (self._output, self._number)
+        self._begin(size)
+
+    def end_own(self) -> None:
+        """The content that got an archive of its own is complete; go on with the common one."""
+        self.flush()
+        self._end()
+        if self._mixed is not None:
+            self._output, self._number = self._mixed
+            self._mixed = None
+
+    def _begin(self, size: int | None = None) -> None:
+        archive_id = os.urandom(16)
+        arena = size is None and not self._big
+        name = layout.data_name(self._sealing.host.host_id, archive_id, arena=arena)
+        self._number = self._catalog.archive_number(archive_id, Kind.DATA)
+        self.own.add(self._number)
+        expected = size if size is not None else self._target if self._big else None
+        self._output = ArchiveOutput(self._storage, name, archive_id, Kind.DATA, self._sealing, expected_size=expected)
+        self._pieces_in = 0
+
+    def _end(self) -> None:
+        output = self._output
+        if output is None:
+            return
+        if not output.encoder.next_sequence:  # nothing new came: everything was stored before
+            output.discard()
+            self._output = None
+            return
+        output.finish()
+        self._output = None
+        self._catalog.complete_data(self._number, output.length)
+        self.archives.append((output.name, output.length))
+        self.stored += output.length
+
+    def finish(self) -> None:
+        """Store what is left; afterwards every place can be resolved and every archive is complete."""
+        self.flush()
+        self._end()
+
+    def discard(self) -> None:
+        """Give up what is not complete."""
+        if self._output is not None:
+            self._output.discard()
+        if self._mixed is not None:
+            self._mixed[0].discard()
+        self._output = self._mixed = None

@@ -1,0 +1,429 @@
+"""Directory nodes, part tables and attributes on their way into a metadata archive.
+
+A node is looked up by its facts *and* its places: one that refers to what is stored elsewhere now
+is another node, so nothing stale is ever taken over.  Places may still be open when a node is made
+(its pack is not full, its children wait); nodes wait as logical records, and are placed in order.
+
+Archive numbers are the catalog's here; in what is written they are rows of this archive's ``XREF``.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from blake3 import blake3
+
+from rozenfmt.archive.cutting import CHILDREN_MOST, child_groups, leaf_ends
+from rozenfmt.archive.streamwriter import TABLE_TARGET
+from rozenfmt.format import cbor, crypto, nodes, records
+from rozenfmt.format.blocks import Draft
+from rozenfmt.format.builders import PiecesBuilder, table_ends
+from rozenfmt.format.nodes import Entry, InnerNode, Kind, Part
+from rozenfmt.format.records import BlockRecord
+from rozenfmt.format.snapshots import CrossReferences, KeyringBody, Reference, SnapshotBody
+
+from .catalog import Leaf, Place
+
+if TYPE_CHECKING:
+    from .catalog import Catalog
+    from .content import ContentStore, Parts
+    from .output import ArchiveOutput
+
+__all__ = ["NODE", "Directory", "NodeWriter", "Uses"]
+
+NODE: Final = -1
+"""Archive number of a place that is a node still waiting; its block is the node's handle."""
+
+Uses = dict[int, int]
+"""Bytes that are referred to, by archive number."""
+
+_PENDING: Final = 1024 * 1024
+_ATTRIBUTE_CACHE: Final = 4_096
+_PLACE: Final = struct.Struct("<qqI")
+_USE: Final = struct.Struct("<QQ")
+_XATTR_KEY: Final = b"extended attributes"
+
+
+@dataclass(slots=True)
+class Directory:
+    """A directory that is being written; entries come in order of name.
+
+    Attributes:
+        path: Its path from the snapshot's root.
+        entries: Entries that are in no leaf yet.
+        signatures: One for each of them.
+        leaves: Leaves cut so far.
+        firsts: First names of all leaves, for the catalog.
+    """
+
+    path: bytes
+    entries: list[Entry] = field(default_factory=list)
+    signatures: list[bytes] = field(default_factory=list)
+    leaves: list[InnerNode] = field(default_factory=list)
+    firsts: set[bytes] = field(default_factory=set)
+    name_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A node whose places are still open."""
+
+    handle: int
+    logical: bytes
+    content: Sequence[Place] = ()
+    children: Sequence[Place] = ()
+    attributes: Sequence[Place] = ()
+    leaf: tuple[bytes, bytes, bytes] | None = None  # path, first name, signatures
+    parts: list[Part] | None = None  # of a part table; the logical record is made when it is placed
+    inner: bool = False
+    content_id: bytes = b""
+    size: int = 0
+
+
+class NodeWriter:
+    """Writes the metadata archive of one snapshot, up to ``SNAP``.
+
+    Args:
+        output: The archive.
+        number: Its local number.
+        catalog: Where nodes are known from.
+        store: Where contents go.
+        set_number: The set, for leaves in the catalog.
+        usable: Whether an archive of this local number may be referred to.
+        reuse: Take over nodes of older archives.
+    """
+
+    def __init__(
+        self,
+        output: ArchiveOutput,
+        number: int,
+        catalog: Catalog,
+        store: ContentStore,
+        *,
+        set_number: int,
+        usable: Callable[[int], bool],
+        reuse: bool,
+    ) -> None:
+        self._output = output
+        self.number = number
+        self._catalog = catalog
+        self._store = store
+        self._set = set_number
+        self._usable = usable
+        self._reuse = reuse
+        self._pending: list[_Pending] = []
+        self._pending_bytes = 0
+        self._next = 0
+        self._places: dict[int, Place] = {}
+        self._tables: dict[int, tuple[Place, Uses]] = {}
+        self._ids: dict[int, bytes] = {}
+        self._attributes = PiecesBuilder(b"TREX")
+        self._attribute_blocks = array("q", [-1])
+        self._attribute_places: OrderedDict[bytes, Place] = OrderedDict()
+        self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
+        self._fresh: list[tuple[bytes, int, int, int]] = []
+        self._numbers: dict[int, int] = {number: 0}
+        self._live: Uses = {}
+        self.written = 0
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    def keyring(self, editions: tuple[bytes, ...]) -> None:
+        """Write the ``keyr`` block (vault.md, section 5.4)."""
+        self._output.submit(Draft(b"keyr", BlockRecord(), records.encode(KeyringBody(editions=editions))))
+
+    # --- attributes -----------------------------------------------------------------------------
+
+    def attributes(self, xattrs: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, Place]:
+        """Store a set of extended attributes once; returns its id and place."""
+        data = cbor.dumps([[name, value] for name, value in xattrs])
+        one = self._store.id_of(data)
+        place = self._attribute_places.get(one)
+        if place is None:
+            key = crypto.digest(_XATTR_KEY, one)
+            place = self._catalog.find_node(key)
+            if place is None or not self._usable(place[0]):
+                if not self._attributes.fits(len(data)):
+                    self._flush_attributes()
+                place = (self.number, -len(self._attribute_blocks), self._attributes.add(data))
+            self._attribute_places[one] = place
+            if len(self._attribute_places) > _ATTRIBUTE_CACHE:
+                self._attribute_places.popitem(last=False)
+        return one, place
+
+    def _flush_attributes(self) -> None:
+        if self._attributes.count:
+            self._attribute_blocks[-1] = self._output.submit(self._attributes.seal())
+            self._attributes = PiecesBuilder(b"TREX")
+            self._attribute_blocks.append(-1)
+
+    # --- part tables ----------------------------------------------------------------------------
+
+    def table(self, parts: Parts) -> Place | None:
+        """Take a content that is stored in parts; returns the place of its table, None if it was empty.
+
+        Raises:
+            Whatever reading the parts raises: then what was taken is left out.
+        """
+        found: list[Part] = []
+        tables: list[Part] = []
+        start = 0
+        for part in parts:
+            found.append(part)
+            if table_ends(len(found), part.id):
+                tables.append(self._sub_table(found, start))
+                start += tables[-1].length
+                found = []
+        if not parts.length:
+            return None
+        if not tables:
+            pending = _Pending(self._handle(), b"", parts=found)
+        else:
+            if found:
+                tables.append(self._sub_table(found, start))
+            pending = _Pending(self._handle(), b"", parts=tables, inner=True)
+        pending.content_id, pending.size = parts.content_id, parts.length
+        self._push(pending, 64 * len(pending.parts or ()))
+        return (NODE, pending.handle, 0)
+
+    def _sub_table(self, parts: list[Part], start: int) -> Part:
+        pending = _Pending(self._handle(), b"", parts=parts)
+        self._push(pending, 64 * len(parts))
+        return Part(start, sum(part.length for part in parts), b"", pending.handle, 0, NODE)
+
+    def _place_table(self, pending: _Pending) -> None:
+        """Make a part table, now that all its parts have places."""
+        assert pending.parts is not None
+        uses: Uses = {}
+        parts = []
+        for part in pending.parts:
+            if part.id is None:
+                parts.append(part)
+                continue
+            if part.archive == NODE:
+                (archive, block, piece), below = self._tables[part.block]
+                for number, size in below.items():
+                    uses[number] = uses.get(number, 0) + size
+                parts.append(replace(part, archive=archive, block=block, piece=piece, id=self._ids.pop(part.block)))
+            else:
+                archive, block, piece = self._store.resolve((part.archive, part.block, part.piece))
+                uses[archive] = uses.get(archive, 0) + part.length
+                parts.append(replace(part, archive=archive, block=block, piece=piece))
+        make = nodes.part_inner if pending.inner else nodes.part_leaf
+        logical = nodes.split_node(make(parts, vault=True))[0]
+        places = [(part.archive, part.block, part.piece) for part in parts if part.id is not None]
+        place = self._place(logical, places, (), ())
+        uses[place[0]] = uses.get(place[0], 0) + len(logical)
+        if pending.content_id:
+            packed = b"".join(_USE.pack(*item) for item in sorted(uses.items()))
+            self._catalog.add_content(pending.content_id, pending.size, place, packed)
+        else:
+            self._ids[pending.handle] = crypto.digest(logical)
+        self._tables[pending.handle] = (place, uses)
+
+    @staticmethod
+    def known_uses(packed: bytes) -> Uses:
+        """Archives that a content in parts uses, as the catalog has them."""
+        return dict(_USE.iter_unpack(packed))
+
+    # --- directories ----------------------------------------------------------------------------
+
+    def add(self, directory: Directory, entry: Entry, signature: bytes) -> None:
+        """Put an entry into a directory, after those before it in order of name."""
+        directory.entries.append(entry)
+        directory.signatures.append(signature)
+        directory.name_bytes += len(entry.name)
+        if leaf_ends(len(directory.entries), directory.name_bytes, entry.name):
+            self._cut(directory)
+
+    def _cut(self, directory: Directory) -> None:
+        entries = directory.entries
+        node, handle = self._leaf(directory)
+        first = entries[0].name if entries else b""
+        directory.leaves.append(InnerNode(first, len(entries), node, handle, 0, NODE))
+
+    def _leaf(self, directory: Directory) -> tuple[bytes, int]:
+        entries = directory.entries
+        logical = nodes.directory_record(entries)
+        first = entries[0].name if entries else b""
+        directory.firsts.add(first)
+        pending = _Pending(
+            self._handle(),
+            logical,
+            [(e.archive, e.block, e.piece) for e in entries if e.has_content],
+            [(e.archive, e.block, e.piece) for e in entries if e.kind == Kind.DIRECTORY],
+            [(e.xattr_archive, *e.xattr_ref[1:]) for e in entries if e.xattr_ref is not None],
+            leaf=(directory.path, first, b"".join(directory.signatures)),
+        )
+        for entry in entries:
+            if entry.has_content and entry.archive != NODE:
+                self._use(entry.archive, entry.size)
+        directory.entries, directory.signatures, directory.name_bytes = [], [], 0
+        self._push(pending, len(logical))
+        return crypto.digest(logical), pending.handle
+
+    def complete(self, directory: Directory) -> tuple[bytes, Place]:
+        """Make a directory's topmost node; returns its id and place."""
+        if not directory.leaves:
+            node, handle = self._leaf(directory)
+            return node, (NODE, handle, 0)
+        if directory.entries:
+            self._cut(directory)
+        children = directory.leaves
+        while len(children) > CHILDREN_MOST:
+            children = [self._inner(group) for group in child_groups(children)]
+        top = children[0] if len(children) == 1 else self._inner(children)
+        return top.id, (NODE, top.block, 0)
+
+    def _inner(self, children: list[InnerNode]) -> InnerNode:
+        logical = nodes.inner_record(children)
+        pending = _Pending(self._handle(), logical, [(NODE, c.block, 0) for c in children], inner=True)
+        self._push(pending, len(logical))
+        count = sum(child.entries for child in children)
+        return InnerNode(children[0].first_name, count, crypto.digest(logical), pending.handle, 0, NODE)
+
+    def _handle(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _push(self, pending: _Pending, size: int) -> None:
+        self._pending.append(pending)
+        self._pending_bytes += size
+        if self._pending_bytes >= _PENDING:
+            self.flush()
+
+    # --- placing --------------------------------------------------------------------------------
+
+    def _use(self, archive: int, size: int) -> None:
+        self._live[archive] = self._live.get(archive, 0) + size
+
+    def use(self, uses: Uses) -> None:
+        """Count what a content in parts uses that was stored before."""
+        for archive, size in uses.items():
+            self._use(archive, size)
+
+    def flush(self) -> None:
+        """Place every node that waits, and write those that are new."""
+        if not self._pending:
+            return
+        self._store.flush()
+        self._flush_attributes()
+        self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
+        for pending in self._pending:
+            if pending.parts is not None:
+                self._place_table(pending)
+            else:
+                self._place_directory(pending)
+        if self._builder.count:
+            self._output.submit(self._builder.seal())
+        self._catalog.add_nodes(self._fresh)
+        self._fresh = []
+        self._pending = []
+        self._pending_bytes = 0
+
+    def _place_directory(self, pending: _Pending) -> None:
+        if pending.inner:  # children of inner nodes are leaves or inner nodes of the same directory
+            content, children = [self._places.pop(place[1]) for place in pending.content], []
+        else:
+            content = [self._resolve_content(place) for place in pending.content]
+            children = [self._child(place) for place in pending.children]
+        attributes = [self._resolve_attributes(place) for place in pending.attributes]
+        place = self._place(pending.logical, content, children, attributes)
+        self._places[pending.handle] = place
+        self._use(place[0], len(pending.logical))
+        for one in attributes:
+            self._use(one[0], 0)
+        if pending.leaf is not None:
+            path, first, signatures = pending.leaf
+            stored = nodes.join_node(pending.logical, nodes.vault_hints(content, children, attributes))
+            old = self._catalog.leaf_of(self._set, path, first)
+            if old is None or (old.first, old.signatures, old.node) != (first, signatures, stored):
+                self._catalog.add_leaf(path, Leaf(first, signatures, stored))
+
+    def _child(self, place: Place) -> Place:
+        if place[0] != NODE:  # a subtree that was taken over whole
+            self._use(place[0], 0)
+            return place
+        return self._places.pop(place[1])
+
+    def _resolve_content(self, place: Place) -> Place:
+        if place[0] == NODE:
+            found, uses = self._tables[place[1]]
+            self.use(uses)
+            return found
+        return self._store.resolve(place)
+
+    def _resolve_attributes(self, place: Place) -> Place:
+        archive, block, piece = place
+        return place if block >= 0 else (archive, self._attribute_blocks[-1 - block], piece)
+
+    def _place(
+        self, logical: bytes, content: Sequence[Place], children: Sequence[Place], attributes: Sequence[Place]
+    ) -> Place:
+        """Where a node is: where it was stored before with the same places, or in this archive."""
+        hasher = blake3(logical)
+        pack = _PLACE.pack
+        hasher.update(b"".join([pack(*p) for group in (content, children, attributes) for p in group]))
+        key = hasher.digest()
+        found = self._catalog.find_node(key)
+        if found is not None and (found[0] == self.number or (self._reuse and self._usable(found[0]))):
+            return found
+        hints = nodes.vault_hints(
+            [self._numbered(p) for p in content],
+            [self._numbered(p) for p in children],
+            [self._numbered(p) for p in attributes],
+        )
+        piece = nodes.join_node(logical, hints)
+        if not self._builder.fits(len(piece)):
+            self._output.submit(self._builder.seal())
+            self._catalog.add_nodes(self._fresh)
+            self._fresh = []
+            self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
+        number = self._builder.add(piece)
+        # The number that this block will get: nothing else is submitted before it.
+        place = (self.number, self._output.encoder.next_sequence, number)
+        self._fresh.append((key, *place))
+        self.written += 1
+        return place
+
+    def _numbered(self, place: Place) -> Place:
+        return (self.reference(place[0]), place[1], place[2])
+
+    def reference(self, archive: int) -> int:
+        """Number of an archive in this archive's ``XREF``, given now if it has none."""
+        number = self._numbers.get(archive)
+        if number is None:
+            number = self._numbers[archive] = len(self._numbers)
+        return number
+
+    # --- end ------------------------------------------------------------------------------------
+
+    def place_of(self, place: Place) -> Place:
+        """Where a node is that was made before the last ``flush``."""
+        return self._places[place[1]] if place[0] == NODE else place
+
+    def references(self) -> dict[int, int]:
+        """Every archive that the snapshot depends on, by local number, with live bytes; not this one."""
+        for archive in self._live:
+            self.reference(archive)
+        return {archive: self._live.get(archive, 0) for archive in self._numbers if archive != self.number}
+
+    def close(self, lengths: dict[int, tuple[bytes, int, int]], body: SnapshotBody) -> None:
+        """Write ``XREF`` and ``SNAP``.
+
+        Args:
+            lengths: Id, kind and length of archives, by local number.
+            body: Of ``SNAP``.
+        """
+        live = self.references()
+        rows = [Reference(*lengths[archive], live[archive]) for archive in live]
+        self._draft(b"XREF", CrossReferences.of(rows))
+        self._draft(b"SNAP", body)
+
+    def _draft(self, block_type: bytes, body: Any) -> None:
+        self._output.submit(Draft(block_type, BlockRecord(), records.encode(body)))

@@ -1,0 +1,665 @@
+"""``rozenfmt.Vault``: many backups over time, in one folder of some storage."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from rozenfmt.archive.opening import close_storage
+from rozenfmt.errors import ConflictError, NoMatchingKey, UsageError
+from rozenfmt.events import ProgressCallback
+from rozenfmt.format.codecs import Compression
+from rozenfmt.format.registry import Right, Suite
+from rozenfmt.format.snapshots import Mode
+from rozenfmt.keys import Identity, Recipient
+
+from . import keyring as keys
+from .hostkey import HostKey
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rozenfmt.storage.base import Storage
+    from rozenfmt.tree.excludes import Excludes
+
+    from .archives import Archives
+    from .backup import Source
+    from .capture import Reread
+    from .diff import SnapshotDiff
+    from .editions import EditionView
+    from .restore import RestorePlan, RestoreResult
+    from .results import BackupResult, Command, OnConflict
+    from .snapshot import Snapshot
+    from .verify import VerifyReport
+
+__all__ = ["Vault", "default_cache_dir"]
+
+_SUITES: Final = {"xchacha20-poly1305": Suite.XCHACHA20_POLY1305, "xaes-256-gcm": Suite.XAES_256_GCM}
+_PIN: Final = "pin"
+
+Modes = Literal["snapshot", "worm"]
+Sources = Iterable["str | bytes | os.PathLike[str] | Command | tuple[str | bytes, str | bytes | os.PathLike[str]]"]
+
+
+def default_cache_dir() -> str:
+    """Where hosts keep their caches: below the user's cache directory."""
+    from platformdirs import user_cache_dir
+
+    return user_cache_dir("rozenfmt")
+
+
+class Vault:
+    """A vault that was opened by ``Vault.open`` or made by ``Vault.init``.
+
+    With a host key it backs up and reads nothing back; with an identity it reads.  Both may be given.
+
+    Attributes:
+        url: Where it is, without secrets.
+        host: The host key at hand, or None.
+        problems: What was found wrong when it was opened, in words: editions that were passed over.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        view: EditionView,
+        *,
+        host: HostKey | None = None,
+        identities: Sequence[Identity] = (),
+        cache_dir: str | os.PathLike[str] | None = None,
+        problems: list[str] | None = None,
+    ) -> None:
+        self.host = host
+        self.problems = problems if problems is not None else []
+        self._storage = storage
+        self._view = view
+        self._identities = tuple(identities)
+        self._keyring = keys.open_keyring(view, identities) if identities else None
+        self._cache_dir = os.fspath(cache_dir) if cache_dir is not None else None
+        self._archives: Archives | None = None
+        self._snapshots: list[Snapshot] | None = None
+        self._resources = ExitStack()
+        self._resources.callback(close_storage, storage)
+
+    # --- beginning ------------------------------------------------------------------------------
+
+    @classmethod
+    def init(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        owner: Identity,
+        recipients: Iterable[Recipient] = (),
+        browsers: Iterable[Recipient] = (),
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Make a vault in an empty folder, and open it.
+
+        Args:
+            location: Path or URL of the folder.
+            owner: The person who owns it: its signature is the root of trust.
+            recipients: More people who may read everything.
+            browsers: People who may see names and sizes only.
+            storage_options: For fsspec: credentials, endpoint and the like.
+            cache_dir: Where a host keeps its cache; below the user's cache directory by default.
+
+        Raises:
+            ConflictError: There is a vault already.
+            StorageError: The storage refuses.
+
+        Specification: vault.md, section 3.
+        """
+        from rozenfmt.storage import open_storage
+
+        from . import layout
+
+        storage = open_storage(location, storage_options)
+        with ExitStack() as stack:
+            stack.callback(close_storage, storage)
+            if next(iter(storage.list(layout.EDITIONS)), None) is not None:
+                msg = f"there is a vault at {storage.url} already; open it, or choose another folder"
+                raise ConflictError(msg)
+            raw = keys.first_edition(owner, recipients=recipients, browsers=browsers, now_ns=time.time_ns())
+            keys.store_edition(storage, raw)
+            stack.pop_all()
+        vault = cls._open(storage, host=None, identities=(owner,), owner=owner.recipient, cache_dir=cache_dir)
+        assert isinstance(vault, cls)
+        return vault
+
+    @classmethod
+    def open(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        host: HostKey | None = None,
+        identities: Iterable[Identity] = (),
+        owner: Recipient | None = None,
+        storage_options: dict[str, Any] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Open a vault: as a host to back up, as a person to read, or both.
+
+        Args:
+            location: Path or URL of the folder.
+            host: The host's key; it names the owner itself.
+            identities: Keys of people who may read or browse.
+            owner: The vault's owner, if none of the identities is.
+            storage_options: For fsspec: credentials, endpoint and the like.
+            cache_dir: Where a host keeps its cache; below the user's cache directory by default.
+
+        Raises:
+            UsageError: No key was given, or the owner is not known.
+            NoMatchingKey: None of the identities has a right to this vault.
+            SignatureError: It is another owner's, is not what the host key is for, or was rolled back.
+            StorageError: There is no vault, or the storage fails.
+
+        Specification: vault.md, sections 3.3 and 6.
+        """
+        from rozenfmt.storage import open_storage
+
+        people = tuple(identities)
+        if host is None and not people:
+            msg = "give a host key to back up, or an identity to read"
+            raise UsageError(msg)
+        storage = open_storage(location, storage_options)
+        return cls._open(storage, host=host, identities=people, owner=owner, cache_dir=cache_dir)
+
+    @classmethod
+    def _open(
+        cls,
+        storage: Storage,
+        *,
+        host: HostKey | None,
+        identities: tuple[Identity, ...],
+        owner: Recipient | None,
+        cache_dir: str | os.PathLike[str] | None,
+    ) -> Self:
+        problems: list[str] = []
+        with ExitStack() as stack:
+            stack.callback(close_storage, storage)
+            if host is not None and owner is not None and owner != host.owner:
+                msg = "the host key is of a vault of another owner"
+                raise UsageError(msg)
+            view = keys.load_view(
+                storage,
+                owner=owner or (host.owner if host is not None else None),
+                identities=identities,
+                pin=(host.pin_number, host.pin_digests) if host is not None else None,
+                vault_id=host.vault_id if host is not None else None,
+                report=problems.append,
+            )
+            vault = cls(storage, view, host=host, identities=identities, cache_dir=cache_dir, problems=problems)
+            stack.pop_all()
+        return vault
+
+    # --- about ----------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._storage.url
+
+    @property
+    def vault_id(self) -> bytes:
+        """16 bytes that name the vault."""
+        return self._view.vault_id
+
+    @property
+    def owner(self) -> Recipient:
+        """Its owner."""
+        return self._view.owner
+
+    @property
+    def right(self) -> Right | None:
+        """What the identities at hand allow; None with a host key alone."""
+        return None if self._keyring is None else self._keyring.right
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """Labels of the hosts by id, in hexadecimal; ids alone stand for labels without an identity."""
+        return {one.hex(): self._label(one) for one in self._view.hosts}
+
+    def _label(self, host_id: bytes) -> str:
+        if self._keyring is not None:
+            return self._keyring.label(host_id)
+        return self.host.label if self.host is not None and self.host.host_id == host_id else host_id.hex()
+
+    # --- the owner ------------------------------------------------------------------------------
+
+    def enrol(self, label: str) -> HostKey:
+        """Make a key for a host, and put the host on the vault's list.
+
+        Args:
+            label: A name for people, of at most 255 bytes; kept secret from the storage.
+
+        Returns:
+            The host's key: save it on that host, and nowhere else.
+
+        Raises:
+            UsageError: The owner's identity is not at hand.
+        """
+        keyring, owner = self._owning()
+        raw, host = keys.enrol(keyring, owner, label, now_ns=time.time_ns())
+        self._publish(raw)
+        return replace(host, pin_number=self._view.number, pin_digests=self._view.digests)
+
+    def grant(self, recipient: Recipient, right: Literal["read", "browse"] = "read", *, label: str = "") -> None:
+        """Give a person a right, to all that is stored and will be; no archive is rewritten.
+
+        Args:
+            recipient: The person's public key.
+            right: ``read`` everything, or ``browse`` names and sizes.
+            label: A name for the owner's list.
+
+        Raises:
+            UsageError: The owner's identity is not at hand, or the person has the right already.
+        """
+        keyring, owner = self._owning()
+        person = keys.Person(recipient, Right[right.upper()], label=label)
+        self._publish(keys.next_edition(keyring, owner, add_people=[person], now_ns=time.time_ns()))
+
+    def revoke(self, recipient: Recipient) -> None:
+        """Take a person off the list, and begin a new epoch.
+
+        What is stored from now on is closed to them.  What was stored before is not: they had its keys.
+
+        Raises:
+            UsageError: The owner's identity is not at hand, or there is no such person.
+        """
+        keyring, owner = self._owning()
+        self._publish(keys.next_edition(keyring, owner, remove_people=[recipient], now_ns=time.time_ns()))
+
+    def retire(self, host_id: str) -> None:
+        """Take a host off the list: it can back up no more; what it stored stays readable.
+
+        Args:
+            host_id: Its id in hexadecimal, as ``hosts`` has it.
+        """
+        keyring, owner = self._owning()
+        self._publish(keys.next_edition(keyring, owner, retire_hosts=[bytes.fromhex(host_id)], now_ns=time.time_ns()))
+
+    def _owning(self) -> tuple[keys.Keyring, Identity]:
+        owner = next((one for one in self._identities if one.recipient == self._view.owner), None)
+        if owner is None or self._keyring is None:
+            msg = "only the vault's owner can do this: give the owner's identity"
+            raise UsageError(msg)
+        return self._keyring, owner
+
+    def _publish(self, raw: bytes) -> None:
+        keys.store_edition(self._storage, raw)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read editions and snapshots again."""
+        self.problems.clear()
+        self._view = keys.load_view(
+            self._storage,
+            owner=self._view.owner,
+            identities=self._identities,
+            pin=(self._view.number, self._view.digests),
+            vault_id=self._view.vault_id,
+            report=self.problems.append,
+        )
+        if self._identities:
+            self._keyring = keys.open_keyring(self._view, self._identities)
+        self._archives = self._snapshots = None
+
+    # --- backing up -----------------------------------------------------------------------------
+
+    def backup(
+        self,
+        sources: Sources,
+        *,
+        mode: Modes = "snapshot",
+        name: str | None = None,
+        exclude: Iterable[str] = (),
+        exclude_from: Iterable[str | os.PathLike[str]] = (),
+        one_file_system: bool = False,
+        skip_caches: bool = False,
+        tags: Iterable[str] = (),
+        on_conflict: OnConflict | None = None,
+        reread: Reread = "none",
+        allow_empty: bool = False,
+        compression: str = "zstd:3",
+        cipher: Literal["xchacha20-poly1305", "xaes-256-gcm"] = "xchacha20-poly1305",
+        data_size: int = 1 << 30,
+        decode_check: bool = True,
+        workers: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> BackupResult:
+        """Back up into a new snapshot.  Commits at the end, or leaves no snapshot.
+
+        Args:
+            sources: Paths, ``(name, path)`` pairs, and ``Command`` objects. Each is stored under its base name
+                or the name given.
+            mode: ``snapshot`` (what is there now) or ``worm`` (what was stored once is not to change).
+            name: The set that the snapshot belongs to; by default its sources' absolute paths.
+            exclude: Patterns in gitignore syntax, relative to each source.
+            exclude_from: Files of such patterns.
+            one_file_system: Do not cross mount points.
+            skip_caches: Leave out what lies beside a ``CACHEDIR.TAG``.
+            tags: Texts to find the snapshot by.
+            on_conflict: WORM: what to do about files whose content changed: ``restore``, ``accept``, ``keep-both``,
+                ``skip`` or ``fail``, or a callable that is given each ``Conflict`` and returns one of these.
+            reread: Read files although nothing about them changed: ``none``, a ``sample``, or ``all``.
+            allow_empty: A source that is missing or empty now is meant to be so.
+            compression: ``zstd:1`` … ``zstd:19``, ``lz4``, ``lz4:LEVEL`` or ``none``.
+            cipher: ``xchacha20-poly1305`` or ``xaes-256-gcm``.
+            data_size: Bytes after which a data archive is complete.
+            decode_check: Open and decode each block again before it is stored.
+            workers: Threads that compress and encrypt; by default one for each processor.
+            progress: Called with ``Progress`` and ``Problem`` events.
+
+        Returns:
+            What was done. ``complete`` is False if something could not be captured.
+
+        Raises:
+            UsageError: There is no host key, or the arguments contradict each other.
+            SourceError: A source cannot be read, has become empty, or a command failed. Nothing was committed.
+            ConflictError: WORM: contents changed and nobody said what to do. All else is backed up; see ``result``.
+            StorageError: The storage failed. Nothing was committed.
+
+        Specification: vault.md, section 7.
+        """
+        from .backup import Job, parse_sources, run
+        from .catalog import Catalog
+
+        host = self._require_host()
+        parsed = parse_sources(sources)
+        if cipher not in _SUITES:
+            msg = f"unknown cipher {cipher!r}: use {' or '.join(_SUITES)}"
+            raise UsageError(msg)
+        if mode not in ("snapshot", "worm"):
+            msg = f"unknown mode {mode!r}: use snapshot or worm"
+            raise UsageError(msg)
+        patterns = _patterns(exclude, exclude_from)
+        set_name = name if name is not None else ":".join(sorted(os.fsdecode(source.path) for source in parsed))
+        job = Job(
+            sources=parsed,
+            set_name=_checked_name(set_name),
+            mode=Mode[mode.upper()],
+            excludes=lambda source: self._excludes(patterns, source),
+            tags=tuple(tags),
+            one_file_system=one_file_system,
+            skip_caches=skip_caches,
+            allow_empty=allow_empty,
+            reread=reread,
+            on_conflict=on_conflict,
+            compression=Compression.parse(compression),
+            suite=_SUITES[cipher],
+            data_size=data_size,
+            workers=workers or 0,
+            decode_check=decode_check,
+            restore=self._put_back if self.right is Right.READ else None,
+            progress=progress,
+        )
+        with Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog:
+            self._check_pin(catalog)
+            result = run(self._storage, self._view, host, catalog, job)
+        self._snapshots = self._archives = None
+        return result
+
+    def _require_host(self) -> HostKey:
+        if self.host is None:
+            msg = "backing up takes a host key: enrol this machine, and open the vault with host="
+            raise UsageError(msg)
+        return self.host
+
+    def _catalog_path(self, host: HostKey) -> str:
+        folder = self._cache_dir if self._cache_dir is not None else default_cache_dir()
+        return os.path.join(folder, host.vault_id.hex(), f"{host.host_id.hex()}.sqlite")
+
+    def _check_pin(self, catalog: Any) -> None:
+        """Refuse editions older than those that this host has used before (vault.md, section 3.3)."""
+        pin = catalog.recall(_PIN)
+        if pin is not None:
+            digests = tuple(pin[at : at + 32] for at in range(8, len(pin), 32))
+            self._view.check_pin(int.from_bytes(pin[:8], "little"), digests)
+
+    def _excludes(self, patterns: list[str | bytes], source: Source) -> Excludes | None:
+        """The user's patterns, and the vault itself where it lies inside of its own source."""
+        from rozenfmt.tree.excludes import Excludes
+
+        own = _inside(self._storage, source)
+        found = [*patterns, *([own] if own is not None else [])]
+        return Excludes(found) if found else None
+
+    def _put_back(self, parent: bytes, path: bytes, local: bytes) -> None:
+        """WORM: rename a local file aside and put the content of an earlier snapshot in its place."""
+        import tempfile
+
+        aside = local + time.strftime(".local-%Y%m%dT%H%M%S").encode()
+        snapshot = self.snapshot(parent.hex())
+        with tempfile.TemporaryDirectory(prefix=".rozenfmt-", dir=os.path.dirname(os.fsdecode(local))) as folder:
+            self.restore(snapshot, folder, paths=[path])
+            restored = os.path.join(os.fsencode(folder), path)
+            os.rename(local, aside)
+            os.rename(restored, local)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def _reading(self) -> Archives:
+        from .archives import Archives
+
+        if self._keyring is None:
+            msg = "a host key cannot read: give the identity of a person who may"
+            raise NoMatchingKey(msg, object=self.url)
+        if self._archives is None:
+            self._archives = Archives(self._storage, self._keyring)
+        return self._archives
+
+    def snapshots(self, *, host: str | None = None, name: str | None = None) -> list[Snapshot]:
+        """Snapshots, each set's oldest first.
+
+        What is damaged or forged is left out and told in ``problems``.
+
+        Args:
+            host: Only those of the host with this label or id.
+            name: Only those of this set.
+
+        Raises:
+            NoMatchingKey: Only a host key is at hand.
+        """
+        if self._snapshots is None:
+            found, problems = self._reading().snapshots()
+            self._snapshots = found
+            self.problems += problems
+        return [
+            one
+            for one in self._snapshots
+            if (host is None or host in (one.host, one.host_id.hex())) and (name is None or one.name == name)
+        ]
+
+    def snapshot(self, which: str, *, before: datetime | None = None) -> Snapshot:
+        """One snapshot.
+
+        Args:
+            which: Its id, a unique beginning of it, ``latest``, ``latest:SET`` or ``latest:SET@HOST``.
+            before: Look only at snapshots begun before this time.
+
+        Raises:
+            UsageError: There is none, or several sets match.
+        """
+        from .selection import select
+
+        return select(self.snapshots(), which, before=before)
+
+    def _one(self, snapshot: Snapshot | str) -> Snapshot:
+        return self.snapshot(snapshot) if isinstance(snapshot, str) else snapshot
+
+    def restore(
+        self,
+        snapshot: Snapshot | str,
+        destination: str | bytes | os.PathLike[str],
+        *,
+        paths: Iterable[str | bytes] = (),
+        patterns: Iterable[str] = (),
+        overwrite: Literal["never", "if-changed", "always"] = "never",
+        owners: bool | None = None,
+        numeric_owners: bool = False,
+        xattrs: bool = True,
+        dry_run: bool = False,
+        workers: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> RestoreResult | RestorePlan:
+        """Restore a snapshot below a directory.  Nothing can be written outside of it.
+
+        Args:
+            snapshot: The snapshot, or how ``snapshot`` finds it.
+            destination: Directory, made if missing.
+            paths: What to restore, with all below; everything by default.
+            patterns: Restore only what matches one of these (gitignore syntax).
+            overwrite: What to do with files that stand there.
+            owners: Restore owners; by default only as root.
+            numeric_owners: By number, not by name first.
+            xattrs: Restore extended attributes and ACLs.
+            dry_run: Restore nothing, and say what would be read.
+            workers: Threads that fetch and open blocks.
+            progress: Called with events.
+
+        Returns:
+            What was restored and what was not; with ``dry_run``, the plan.
+
+        Raises:
+            NoMatchingKey: The keys at hand cannot read contents.
+            UsageError: A path is not in the snapshot.
+            StorageError: The destination is full or cannot be written.
+        """
+        from .restore import restore
+
+        return restore(
+            self._one(snapshot),
+            destination,
+            paths=paths,
+            patterns=patterns,
+            overwrite=overwrite,
+            owners=owners,
+            numeric_owners=numeric_owners,
+            xattrs=xattrs,
+            dry_run=dry_run,
+            workers=workers,
+            progress=progress,
+        )
+
+    def verify(
+        self,
+        snapshot: Snapshot | str | None = None,
+        *,
+        level: Literal["present", "hashes", "opened", "contents"] = "present",
+        against: str | os.PathLike[str] | None = None,
+        sample: float | None = None,
+        exclude: Iterable[str] = (),
+        workers: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> VerifyReport:
+        """Verify what is stored, or a local tree against a snapshot.
+
+        Args:
+            snapshot: One snapshot; everything in the vault if None.
+            level: ``present`` (every archive is there, by a listing), ``hashes`` (every stored byte),
+                ``opened`` (everything opens with the key), ``contents`` (every content has its id).
+            against: A local directory: compare it with the snapshot, without reading data archives.
+            sample: Share of the archives or files to look at, 0 to 1, chosen anew each time.
+            exclude: Patterns in gitignore syntax, with ``against``.
+            workers: Threads.
+            progress: Called with events.
+
+        Returns:
+            What was looked at and what is wrong; false-like fields if all is well.
+        """
+        from .verify import verify
+
+        return verify(
+            self._reading(),
+            self.snapshots() if snapshot is None else [self._one(snapshot)],
+            whole=snapshot is None,
+            problems=self.problems,
+            level=level,
+            against=against,
+            sample=sample,
+            exclude=exclude,
+            workers=workers,
+            progress=progress,
+        )
+
+    def diff(self, older: Snapshot | str, newer: Snapshot | str) -> SnapshotDiff:
+        """What changed between two snapshots: new, changed, metadata, moved, deleted."""
+        from .diff import diff
+
+        return diff(self._one(older), self._one(newer))
+
+    def rebuild_catalog(self, progress: ProgressCallback | None = None) -> Any:
+        """Make the host's cache anew from its metadata archives.  Takes the host key and an identity.
+
+        Returns:
+            What was read: snapshots, requests, bytes, seconds.
+        """
+        from .catalog import Catalog
+        from .rebuild import rebuild
+
+        host = self._require_host()
+        with Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog:
+            return rebuild(catalog, self._reading(), self.snapshots(host=host.host_id.hex()), progress)
+
+    # --- end ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connections to the storage."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Vault({self.url!r})"
+
+
+def _checked_name(name: str) -> str:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        size = len(name.encode())
+    if not 1 <= size <= 4_096:
+        msg = "the name of a set has 1 to 4,096 bytes; give one (name=)"
+        raise UsageError(msg)
+    return name
+
+
+def _patterns(exclude: Iterable[str], exclude_from: Iterable[str | os.PathLike[str]]) -> list[str | bytes]:
+    from rozenfmt.tree.excludes import read_patterns
+
+    if isinstance(exclude, str):
+        msg = "exclude is a list of patterns"
+        raise UsageError(msg)
+    patterns: list[str | bytes] = [*exclude]
+    for file in exclude_from:
+        patterns.extend(read_patterns(file))
+    return patterns
+
+
+def _inside(storage: Storage, source: Source) -> str | None:
+    """Pattern of the vault's own folder, if it lies below a source."""
+    root = getattr(storage, "root", None)
+    if root is None or source.command is not None:
+        return None
+    base, own = Path(os.path.realpath(os.fsdecode(source.path))), Path(os.path.realpath(root))
+    if base == own:
+        msg = f"{base} is the vault itself; it cannot be its own source"
+        raise UsageError(msg)
+    if base not in own.parents:
+        return None
+    escaped = "".join("\\" + c if c in "\\*?[]!# " else c for c in own.relative_to(base).as_posix())
+    return f"/{escaped}/"
