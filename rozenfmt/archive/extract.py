@@ -1,8 +1,8 @@
-"""Restoring entries of an archive below a directory.
+"""Restoring entries of an archive or a snapshot below a directory.
 
 Entries are taken in tree order, a window at a time; within a window, contents are written in
-the order of their blocks, and each block is fetched and opened once, ahead of the writing, on
-worker threads.
+the order of their archives and blocks, and each block is fetched and opened once, ahead of the
+writing, on worker threads.
 """
 
 from __future__ import annotations
@@ -10,30 +10,45 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from rozenfmt.errors import BlockError, LimitError, StorageError
+from rozenfmt.errors import ArchiveError, BlockError, StorageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces
 from rozenfmt.format.limits import MAX_TREE_DEPTH
 from rozenfmt.format.nodes import Entry, Kind, Mark, Part
 
+from .fetch import Fetcher
 from .pipeline import default_workers
+from .selection import outermost
+from .streamwriter import hash_zeros
+from .treereader import place_of
 
 if TYPE_CHECKING:
-    from rozenfmt.tree.restore import Directory, Restorer
+    from blake3 import blake3
+
+    from rozenfmt.tree.restore import Directory, FileWriter, Restorer
 
     from .reader import Archive
+    from .selection import Patterns
+    from .treereader import TreeReader
 
-__all__ = ["ExtractResult", "extract"]
+__all__ = ["ExtractJob", "ExtractResult", "Failed", "Reporter", "extract", "restoring"]
 
-_WINDOW: Final = 8_192
+WINDOW: Final = 8_192
 _PROGRESS_SECONDS: Final = 0.1
+_KEPT_PROBLEMS: Final = 10_000
+# Beyond this, the zeros of a content's holes are not hashed: its stored parts are checked one by one.
+_HASHED_HOLES: Final = 64 << 30
+
+Path = tuple[bytes, ...]
+Failed = Callable[[Path, ArchiveError | StorageError], None]
+"""Told of a path that cannot be restored, and why, by callers who go on with the others."""
 
 
 @dataclass(slots=True)
@@ -59,6 +74,22 @@ class ExtractResult:
     seconds: float = 0.0
 
 
+class Reporter:
+    """Keeps problems in a result, and passes them on."""
+
+    def __init__(self, result: ExtractResult, progress: ProgressCallback | None) -> None:
+        self._result = result
+        self._progress = progress
+
+    def __call__(self, problem: Problem) -> None:
+        """Take one problem."""
+        self._result.problem_count += 1
+        if len(self._result.problems) < _KEPT_PROBLEMS:
+            self._result.problems.append(problem)
+        if self._progress is not None:
+            self._progress(problem)
+
+
 def extract(
     archive: Archive,
     destination: str | bytes | os.PathLike[str],
@@ -75,43 +106,39 @@ def extract(
     from rozenfmt.tree.restore import Restorer
 
     result = ExtractResult()
-
-    def report(problem: Problem) -> None:
-        result.problem_count += 1
-        if len(result.problems) < 10_000:
-            result.problems.append(problem)
-        if progress is not None:
-            progress(problem)
-
-    started = time.monotonic()
-    archive._require_read()  # noqa: SLF001
-    chosen = [(path, archive.entry(path)) for path in _outermost(paths)]
-    try:
-        with Restorer(
+    archive.require_read()
+    chosen = [(path, archive.entry(path).raw) for path in outermost(paths)]
+    with restoring(destination, result):
+        restorer = Restorer(
             destination,
-            report=report,
+            report=Reporter(result, progress),
             overwrite=overwrite,
             owners=owners,
             numeric_owners=numeric_owners,
             xattrs=xattrs,
-        ) as restorer:
-            job = _Job(archive, restorer, xattrs=xattrs, progress=progress, workers=workers or default_workers())
-            try:
-                if paths:
-                    for path, entry in chosen:
-                        job.chosen(path, entry.raw)
-                else:
-                    job.tree(archive._root_place(), restorer.root)  # noqa: SLF001
-                job.flush()
-            finally:
-                job.close()
-    except OSError as error:
-        raise cannot_restore(destination, error) from error
-    result.files, result.directories = restorer.files, restorer.directories
-    result.bytes, result.skipped = restorer.bytes, restorer.skipped
-    result.seconds = time.monotonic() - started
-    job.emit(b"")
+        )
+        with restorer:
+            job = ExtractJob(archive, restorer, xattrs=xattrs, workers=workers, progress=progress)
+            job.run(chosen if paths else None)
+    job.finish(result)
     return result
+
+
+class restoring:  # noqa: N801 -- reads as what is done
+    """Turns the end of all restoring into one error, and takes the time."""
+
+    def __init__(self, destination: str | bytes | os.PathLike[str], result: ExtractResult) -> None:
+        self._destination = destination
+        self._result = result
+        self._started = time.monotonic()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._result.seconds = time.monotonic() - self._started
+        if isinstance(error, OSError):
+            raise cannot_restore(self._destination, error) from error
 
 
 def cannot_restore(destination: str | bytes | os.PathLike[str], error: OSError) -> StorageError:
@@ -126,94 +153,163 @@ def cannot_restore(destination: str | bytes | os.PathLike[str], error: OSError) 
     return StorageError(f"cannot restore below {os.fsdecode(destination)!r}: {error.strerror}; {advice}")
 
 
-def _outermost(paths: Sequence[bytes]) -> list[bytes]:
-    """Paths without those that lie below another one."""
-    kept: list[bytes] = []
-    for path in sorted(set(paths), key=lambda p: p.split(b"/")):
-        if not kept or not (path + b"/").startswith(kept[-1] + b"/"):
-            kept.append(path)
-    return kept
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Task:
+    """A file that is to be restored; ``dead`` once it is known that it will not be."""
+
     entry: Entry
     parent: Directory
-    path: tuple[bytes, ...]
+    path: Path
+    dead: bool = False
 
 
-class _Job:
-    """One run of ``extract``."""
+class _Folder:
+    """A directory on the way: made when something in it is restored, if patterns leave that open."""
+
+    __slots__ = ("dead", "entries", "entry", "handle", "parent", "path", "taken")
+
+    def __init__(self, parent: _Folder | None, entry: Entry | None, path: Path, *, taken: bool) -> None:
+        self.parent = parent
+        self.entry = entry
+        self.path = path
+        self.taken = taken
+        self.entries: Iterator[Entry] = iter(())
+        self.handle: Directory | None = None
+        self.dead = False
+
+
+class ExtractJob:
+    """One run over a tree.
+
+    Args:
+        tree: What is restored.
+        restorer: Where to.
+        xattrs: Whether extended attributes are restored.
+        workers: Threads that fetch and open blocks.
+        progress: Called with events.
+        operation: What they call it.
+        window: Files after which contents are written.
+        patterns: Which entries; all by default.
+        failed: Told of what cannot be read; by default the error is raised.
+    """
 
     def __init__(
         self,
-        archive: Archive,
+        tree: TreeReader,
         restorer: Restorer,
         *,
-        xattrs: bool,
-        progress: ProgressCallback | None,
-        workers: int,
+        xattrs: bool = True,
+        workers: int | None = None,
+        progress: ProgressCallback | None = None,
+        operation: str = "extract",
+        window: int = WINDOW,
+        patterns: Patterns | None = None,
+        failed: Failed | None = None,
     ) -> None:
-        self._archive = archive
-        self._source = archive.source
+        self._tree = tree
         self._restorer = restorer
         self._xattrs = xattrs
         self._progress = progress
+        self._operation = operation
+        self._window = window
+        self._patterns = patterns
+        self._tell = failed
+        self._total: int | None = tree.content_bytes
+        self._limit = tree.entry_limit()
+        self._met = 0
         self._reported = 0.0
         self._tasks: list[_Task] = []
         self._linked: list[_Task] = []
         self._leaving: list[Directory] = []
-        self._groups: dict[bytes, tuple[bytes, ...]] = {}
-        self._parents: dict[bytes, Directory | None] = {}  # of chosen paths, which may share them
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-open")
-        self._ahead = workers + 2
+        self._groups: dict[bytes, Path] = {}
+        self._root = _Folder(None, None, (), taken=patterns is None)
+        self._root.handle = restorer.root
+        self._above: dict[Path, _Folder] = {(): self._root}  # of chosen paths, which may share them
+        self._fetcher = Fetcher(tree, workers or default_workers())
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def run(self, chosen: Sequence[tuple[bytes, Entry]] | None = None) -> None:
+        """Restore these paths, or everything."""
+        try:
+            if chosen is None:
+                self._descend(self._root, self._tree.root_place())
+            else:
+                for path, entry in chosen:
+                    self._chosen(path, entry)
+            self.flush()
+        finally:
+            self._fetcher.close()
 
-    def chosen(self, path: bytes, entry: Entry) -> None:
+    def finish(self, result: ExtractResult) -> None:
+        """Take the restorer's counts over, and send the last event."""
+        done = self._restorer
+        result.files, result.directories, result.bytes, result.skipped = (
+            done.files,
+            done.directories,
+            done.bytes,
+            done.skipped,
+        )
+        self._emit(b"")
+
+    def _failed(self, path: Path, error: ArchiveError | StorageError) -> None:
+        if self._tell is None:
+            raise error
+        self._tell(path, error)
+
+    # --- the tree -------------------------------------------------------------------------------
+
+    def _chosen(self, path: bytes, entry: Entry) -> None:
         """Restore one path, with its parents as they were."""
-        names = path.split(b"/")
-        directory: Directory | None = self._restorer.root
+        names = tuple(path.split(b"/"))
+        folder = self._root
         for depth in range(1, len(names)):
-            above = b"/".join(names[:depth])
-            if above not in self._parents:
-                parent = self._with_attributes(self._archive.entry(above).raw)
-                self._parents[above] = None if directory is None else self._restorer.enter(parent, directory)
-            directory = self._parents[above]
-        if directory is not None:
-            self._entry(entry, directory, tuple(names))
+            above = names[:depth]
+            if above not in self._above:
+                parent = self._tree.entry(b"/".join(above)).raw
+                taken = self._patterns is None or folder.taken or self._patterns.take(parent, above)
+                self._above[above] = _Folder(folder, parent, above, taken=taken)
+                if taken:
+                    self._made(self._above[above])
+            folder = self._above[above]
+        below = self._one(entry, folder)
+        if below is not None:
+            self._descend(below, place_of(entry))
 
-    def tree(self, place: tuple[bytes | None, int, int], parent: Directory, path: tuple[bytes, ...] = ()) -> None:
+    def _descend(self, folder: _Folder, place: tuple[bytes | None, int, int, int]) -> None:
         """Restore all entries of a directory and what is below, without recursion."""
-        stack: list[tuple[Iterator[Entry], Directory, tuple[bytes, ...]]] = []
-        stack.append((self._archive.directory_entries(place, b"/".join(path)), parent, path))
+        stack = [self._begun(folder, place)]
         while stack:
-            entries, directory, here = stack[-1]
-            for entry in entries:
-                below = self._one(entry, directory, (*here, entry.name))
+            folder = stack[-1]
+            for entry in folder.entries:
+                below = self._one(entry, folder)
                 if below is not None:
                     if len(stack) >= MAX_TREE_DEPTH:
-                        msg = "directories are nested deeper than a reader follows"
-                        raise LimitError(msg, object=self._source.reader.name, clause="14")
-                    place, inside = (entry.child, entry.block, entry.piece), (*here, entry.name)
-                    stack.append((self._archive.directory_entries(place, b"/".join(inside)), below, inside))
+                        raise self._tree.too_deep()
+                    stack.append(self._begun(below, place_of(entry)))
                     break
             else:
                 stack.pop()
-                if directory.parent is not None:
-                    self._leaving.append(directory)
+                if folder.handle is not None and folder.parent is not None:
+                    self._leaving.append(folder.handle)
                     self._flush_if_due()
 
-    def _entry(self, entry: Entry, parent: Directory, path: tuple[bytes, ...]) -> None:
-        below = self._one(entry, parent, path)
-        if below is not None:
-            self.tree((entry.child, entry.block, entry.piece), below, path)
+    def _begun(self, folder: _Folder, place: tuple[bytes | None, int, int, int]) -> _Folder:
+        lost = None if self._tell is None else partial(self._failed, folder.path)
+        folder.entries = self._tree.directory_entries(place, b"/".join(folder.path), lost)
+        return folder
 
-    def _one(self, entry: Entry, parent: Directory, path: tuple[bytes, ...]) -> Directory | None:
+    def _one(self, entry: Entry, folder: _Folder) -> _Folder | None:
         """Handle one entry; returns the directory to go into, if it is one."""
+        self._met += 1
+        if self._limit is not None and self._met > self._limit:
+            raise self._tree.too_many_entries()
+        path = (*folder.path, entry.name)
+        taken = folder.taken or (self._patterns is not None and self._patterns.take(entry, path))
         if entry.kind == Kind.DIRECTORY:
-            return self._restorer.enter(self._with_attributes(entry), parent)
+            below = _Folder(folder, entry, path, taken=taken)
+            return below if not taken or self._made(below) is not None else None
+        parent = self._made(folder) if taken else None
+        if parent is None:
+            return None
         if entry.kind != Kind.FILE or entry.marks & Mark.UNREADABLE:
             self._other(entry, parent, path)
             return None
@@ -226,21 +322,39 @@ class _Job:
         self._flush_if_due()
         return None
 
-    def _other(self, entry: Entry, parent: Directory, path: tuple[bytes, ...]) -> None:
+    def _made(self, folder: _Folder) -> Directory | None:
+        """The directory in the destination; None if it cannot be."""
+        if folder.handle is not None or folder.dead:
+            return folder.handle
+        chain = [folder]
+        while (above := chain[-1].parent) is not None and above.handle is None and not above.dead:
+            chain.append(above)
+        for one in reversed(chain):
+            assert one.entry is not None
+            assert one.parent is not None
+            if one.parent.handle is not None:
+                one.handle = self._restorer.enter(self._with_attributes(one.entry, one.path), one.parent.handle)
+            one.dead = one.handle is None
+        return folder.handle
+
+    def _other(self, entry: Entry, parent: Directory, path: Path) -> None:
         group = entry.link_group
         if group is not None and group in self._groups:
             if self._restorer.wanted(entry, parent):
                 self._restorer.link(entry, self._groups[group], parent)
-        elif self._restorer.other(self._with_attributes(entry), parent) and group is not None:
+        elif self._restorer.other(self._with_attributes(entry, path), parent) and group is not None:
             self._groups[group] = path
 
     def _flush_if_due(self) -> None:
-        if max(len(self._tasks), len(self._linked), len(self._leaving)) >= _WINDOW:
+        if max(len(self._tasks), len(self._linked), len(self._leaving)) >= self._window:
             self.flush()
 
-    def _with_attributes(self, entry: Entry) -> Entry:
+    def _with_attributes(self, entry: Entry, path: Path) -> Entry:
         if self._xattrs and entry.xattr_ref is not None:
-            entry.xattrs = self._archive.attributes(entry)
+            try:
+                entry.xattrs = self._tree.attributes(entry)
+            except (ArchiveError, StorageError) as error:
+                self._failed(path, error)
         return entry
 
     # --- contents -------------------------------------------------------------------------------
@@ -250,120 +364,220 @@ class _Job:
         wanted = [task for task in self._tasks if self._restorer.wanted(task.entry, task.parent)]
         for task in wanted:
             if not task.entry.has_content:
-                self._restorer.small(self._with_attributes(task.entry), b"", task.parent)
-        with_content = [task for task in wanted if task.entry.has_content]
-        with_content.sort(key=lambda task: (task.entry.block, task.entry.piece))
-        groups: list[list[_Task]] = []
-        for task in with_content:
-            if groups and groups[-1][0].entry.block == task.entry.block:
-                groups[-1].append(task)
-            else:
-                groups.append([task])
-        for group, block in zip(groups, self._prefetch([g[0].entry.block for g in groups]), strict=True):
-            if block.type == b"PACK":
-                self._pack(block, group)
-            else:
-                for task in group:
-                    self._stream(task)
+                self._restorer.small(self._with_attributes(task.entry, task.path), b"", task.parent)
+        self._contents([task for task in wanted if task.entry.has_content])
         for task in self._linked:
             self._link(task)
         for directory in self._leaving:
             self._restorer.leave(directory)
         self._tasks, self._linked, self._leaving = [], [], []
 
-    def _prefetch(self, sequences: Sequence[int]) -> Iterator[Block]:
-        """Blocks in order, a few of them fetched and opened ahead."""
-        pending: deque[Future[Block]] = deque()
-        numbers = iter(sequences)
-        for number in numbers:
-            pending.append(self._pool.submit(self._source.load, number))
-            if len(pending) > self._ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    def _contents(self, tasks: list[_Task]) -> None:
+        packed, streamed = self._grouped(tasks)
+        wanted = ((group, (group[0].entry.archive, group[0].entry.block)) for group in packed)
+        for group, ready in self._fetcher.blocks(wanted):
+            assert ready is not None
+            try:
+                block = ready.result()
+            except (ArchiveError, StorageError) as error:
+                for task in group:
+                    self._failed(task.path, error)
+                continue
+            for task in group:
+                self._small(task, block)
+        self._streams(streamed)
 
-    def _pack(self, block: Block, tasks: Sequence[_Task]) -> None:
-        pieces = cut_pieces(block)
-        id_key = self._archive._keys.id_key  # noqa: SLF001
-        assert id_key is not None
+    def _grouped(self, tasks: list[_Task]) -> tuple[list[list[_Task]], list[_Task]]:
+        """Tasks of contents that are one piece, by block; and those of contents in parts."""
+        tasks.sort(key=lambda task: (task.entry.archive, task.entry.block, task.entry.piece))
+        packed: list[list[_Task]] = []
+        streamed: list[_Task] = []
+        last: tuple[int, int] | None = None
+        into: list[_Task] = []
         for task in tasks:
-            entry = task.entry
-            data = pieces[entry.piece] if entry.piece < len(pieces) else memoryview(b"")
-            if len(data) != entry.size or crypto.content_id(id_key, crypto.digest(data), len(data)) != entry.content_id:
-                msg = f"the content of {_show(task.path)} is not the one that its id names: it is not restored"
-                raise BlockError(msg, object=self._source.reader.name, block=block.sequence, clause="6.2")
-            self._restorer.small(self._with_attributes(entry), data, task.parent)
-            self._tick(task.path)
+            key = (task.entry.archive, task.entry.block)
+            if key != last:
+                last = key
+                try:
+                    into = streamed if self._tree.in_parts(task.entry) else []
+                except (ArchiveError, StorageError) as error:
+                    self._failed(task.path, error)
+                    last = None
+                    continue
+                if into is not streamed:
+                    packed.append(into)
+            into.append(task)
+        return packed, streamed
 
-    def _stream(self, task: _Task) -> None:
-        from rozenfmt.tree.content import Hole
-
-        _, parts = self._archive.parts(task.entry)
-        writer = self._restorer.open(self._with_attributes(task.entry), task.parent)
-        if writer is None:
-            return
+    def _small(self, task: _Task, block: Block) -> None:
+        entry = task.entry
         try:
-            for part, block in self._parts_ahead(parts):
-                done = writer.write(Hole(part.length) if block is None else self._part(block, part, task))
-                if not done:
-                    return
-                self._tick(task.path)
-            writer.commit()
-        finally:
-            writer.abort()
+            data = self._checked(block, b"PACK", entry.archive, entry.piece, entry.size, entry.content_id)
+        except ArchiveError as error:
+            self._failed(task.path, error)
+            return
+        self._restorer.small(self._with_attributes(entry, task.path), data, task.parent)
+        self._tick(task.path)
 
-    def _parts_ahead(self, parts: Iterable[Part]) -> Iterator[tuple[Part, Block | None]]:
-        pending: deque[tuple[Part, Future[Block] | None]] = deque()
-        for part in parts:
-            load = None if part.id is None else self._pool.submit(self._source.load, part.block)
-            pending.append((part, load))
-            if len(pending) > self._ahead:
-                first, future = pending.popleft()
-                yield first, None if future is None else future.result()
-        for first, future in pending:
-            yield first, None if future is None else future.result()
-
-    def _part(self, block: Block, part: Part, task: _Task) -> memoryview:
-        id_key = self._archive._keys.id_key  # noqa: SLF001
-        assert id_key is not None
-        pieces = cut_pieces(block) if block.type == b"FCNT" else []
-        number, length, expected = part.piece, part.length, part.id
-        data = pieces[number] if number < len(pieces) else memoryview(b"")
-        if len(data) != length or crypto.content_id(id_key, crypto.digest(data), len(data)) != expected:
-            msg = f"a part of {_show(task.path)} is not the one that its id names: the file is not restored"
-            raise BlockError(msg, object=self._source.reader.name, block=block.sequence, clause="6.2")
+    def _checked(
+        self, block: Block, block_type: bytes, number: int, piece: int, length: int, expected: bytes | None
+    ) -> memoryview:
+        """A piece of a block, compared with its length and id."""
+        id_key = self._tree.require_read(number)
+        pieces = cut_pieces(block) if block.type == block_type else []
+        data = pieces[piece] if piece < len(pieces) else memoryview(b"")
+        if len(data) != length or crypto.content_id(id_key, crypto.digest(data), length) != expected:
+            msg = "a content is not the one that its id names: the file is not restored"
+            raise BlockError(msg, object=self._tree.object_name(number), block=block.sequence, clause="6.2")
         return data
 
     def _link(self, task: _Task) -> None:
         assert task.entry.link_group is not None
-        entry = self._with_attributes(task.entry)
+        entry = self._with_attributes(task.entry, task.path)
         if not self._restorer.wanted(entry, task.parent):
             return
         if self._restorer.link(entry, self._groups[task.entry.link_group], task.parent):
             return
-        if not entry.has_content:
-            self._restorer.small(entry, b"", task.parent)
-        elif self._source.block(entry.block).type == b"PACK":
-            self._pack(self._source.block(entry.block), [task])
+        if entry.has_content:
+            self._contents([task])
         else:
-            self._stream(task)
+            self._restorer.small(entry, b"", task.parent)
+
+    # --- contents in parts ----------------------------------------------------------------------
+
+    def _streams(self, tasks: Sequence[_Task]) -> None:
+        writing: _Writing | None = None
+        try:
+            for step, ready in self._fetcher.blocks(self._steps(tasks)):
+                if step.task.dead:
+                    continue
+                if writing is None or writing.task is not step.task:
+                    writing = self._begin(step.task)
+                try:
+                    if writing is not None:
+                        self._write(writing, step, ready)
+                except (ArchiveError, StorageError) as error:
+                    step.task.dead = True
+                    self._failed(step.task.path, error)
+                if step.task.dead and writing is not None:
+                    writing.file.abort()
+                    writing = None
+        finally:
+            if writing is not None:
+                writing.file.abort()
+
+    def _steps(self, tasks: Sequence[_Task]) -> Iterator[tuple[_Step, tuple[int, int] | None]]:
+        """All that is to be written for these files, parts of one block together."""
+        for task in tasks:
+            try:
+                _, parts = self._tree.parts(task.entry)
+                for together in _neighbours(parts):
+                    if task.dead:
+                        break
+                    first = together[0]
+                    yield _Step(task, together), None if first.id is None else (first.archive, first.block)
+            except (ArchiveError, StorageError) as error:
+                yield _Step(task, [], error), None
+            else:
+                yield _Step(task, []), None
+
+    def _begin(self, task: _Task) -> _Writing | None:
+        from blake3 import blake3
+
+        file = self._restorer.open(self._with_attributes(task.entry, task.path), task.parent)
+        if file is None:
+            task.dead = True
+            return None
+        return _Writing(task, file, None if self._tree.streams_vouched else blake3())
+
+    def _write(self, writing: _Writing, step: _Step, ready: Future[Block] | None) -> None:
+        from rozenfmt.tree.content import Hole
+
+        if step.error is not None:
+            raise step.error
+        block = None if ready is None else ready.result()
+        for part in step.parts:
+            if block is None:
+                writing.hash_hole(part.length)
+                done = writing.file.write(Hole(part.length))
+            else:
+                data = self._checked(block, self._tree.stream_type, part.archive, part.piece, part.length, part.id)
+                if writing.whole is not None:
+                    writing.whole.update(data)
+                done = writing.file.write(data)
+            if not done:
+                step.task.dead = True
+                return
+        self._tick(step.task.path)
+        if not step.parts:
+            self._end(writing)
+
+    def _end(self, writing: _Writing) -> None:
+        entry = writing.task.entry
+        writing.task.dead = True
+        if writing.whole is not None:
+            id_key = self._tree.require_read(entry.archive)
+            if crypto.content_id(id_key, writing.whole.digest(), entry.size) != entry.content_id:
+                msg = "a content in parts is not the one that its id names: the file is not restored"
+                name = self._tree.object_name(entry.archive)
+                raise BlockError(msg, object=name, block=entry.block, clause="6.2")
+        writing.file.commit()
 
     # --- events ---------------------------------------------------------------------------------
 
-    def _tick(self, path: tuple[bytes, ...]) -> None:
+    def _tick(self, path: Path) -> None:
         if self._progress is not None:
             now = time.monotonic()
             if now - self._reported >= _PROGRESS_SECONDS:
                 self._reported = now
-                self.emit(b"/".join(path))
+                self._emit(b"/".join(path))
 
-    def emit(self, path: bytes) -> None:
-        """Send a ``Progress`` event."""
+    def _emit(self, path: bytes) -> None:
         if self._progress is not None:
-            total = self._archive.content_bytes
             done = self._restorer
-            self._progress(Progress("extract", done.files, done.bytes, 0, total, path))
+            self._progress(Progress(self._operation, done.files, done.bytes, 0, self._total, path))
 
 
-def _show(path: tuple[bytes, ...]) -> str:
-    return os.fsdecode(b"/".join(path))
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Parts of a file, all of one block or one hole; none at its end, or if they cannot be found."""
+
+    task: _Task
+    parts: Sequence[Part]
+    error: ArchiveError | StorageError | None = None
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A file that is being written, and the hash of its content as far as it is needed."""
+
+    task: _Task
+    file: FileWriter
+    whole: blake3 | None
+    holes: int = 0
+
+    def hash_hole(self, length: int) -> None:
+        """Count a hole as what it reads as, unless that would take for ever."""
+        self.holes += length
+        if self.holes > _HASHED_HOLES:
+            self.whole = None
+        if self.whole is not None:
+            hash_zeros(self.whole, length)
+
+
+def _neighbours(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """Parts that follow each other and are in one block, a bounded number together; holes alone."""
+    together: list[Part] = []
+    for part in parts:
+        if together:
+            first = together[0]
+            same = first.id is not None and part.id is not None
+            if not same or (first.archive, first.block) != (part.archive, part.block) or len(together) >= _TOGETHER:
+                yield together
+                together = []
+        together.append(part)
+    if together:
+        yield together
+
+
+_TOGETHER: Final = 256

@@ -8,10 +8,11 @@ block table with the root, and the root with the footer, whose MACs and signatur
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, LimitError, TruncatedError, UsageError
 from rozenfmt.format import crypto, records
@@ -29,16 +30,89 @@ from rozenfmt.format.registry import IndexKind, Kind
 if TYPE_CHECKING:
     from rozenfmt.storage.base import Storage
 
-__all__ = ["ArchiveSource", "Member", "ObjectReader", "list_members"]
+__all__ = ["ArchiveSource", "Cache", "Caches", "Member", "ObjectReader", "Traffic", "list_members"]
 
 SUFFIX: Final = 256 * 1024
 LONGEST_FRAME: Final = PREFIX_SIZE + MAX_BLOCK_HEADER + MAX_BLOCK_BODY + 96
-_CACHE_BYTES: Final = 48 * 1024 * 1024
+_BLOCK_BYTES: Final = 48 * 1024 * 1024
+_LEAF_BYTES: Final = 32 * 1024 * 1024
+_LEAF_ROW: Final = 128  # bytes that a row of an index leaf takes in memory, about
 _FOOT_LIMIT: Final = 2 * 1024 * 1024
+
+V = TypeVar("V")
+
+
+class Cache(Generic[V]):
+    """The values used last, up to a number of bytes; safe to use from several threads.
+
+    Args:
+        limit: Bytes to keep; the last value is kept whatever its size.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> V | None:
+        """The value of a key, if it is still there."""
+        with self._lock:
+            found = self._values.get(key)
+            if found is None:
+                return None
+            self._values.move_to_end(key)
+            return found[0]
+
+    def put(self, key: Hashable, value: V, cost: int) -> None:
+        """Keep a value of ``cost`` bytes."""
+        with self._lock:
+            if key in self._values:
+                return
+            self._values[key] = (value, cost)
+            self._bytes += cost
+            while self._bytes > self._limit and len(self._values) > 1:
+                self._bytes -= self._values.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()
+            self._bytes = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """What opened archives keep: blocks, and leaves of their indexes; archives may share it."""
+
+    blocks: Cache[Block] = field(default_factory=lambda: Cache(_BLOCK_BYTES))
+    leaves: Cache[LookupLeaf | TableLeaf] = field(default_factory=lambda: Cache(_LEAF_BYTES))
+
+
+class Traffic:
+    """Range requests made, and bytes that they brought; readers may share it."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, size: int) -> None:
+        """Count a request that brought ``size`` bytes."""
+        with self._lock:
+            self.requests += 1
+            self.bytes += size
 
 
 class ObjectReader:
     """Range reads from one object; what the suffix read brought is not asked for again.
+
+    Args:
+        storage: Where it is.
+        name: Its name there.
+        label: Its name in messages.
+        suffix: Bytes at its end that are read first.
+        traffic: Counts its requests too.
 
     Attributes:
         name: The object, for messages.
@@ -47,13 +121,22 @@ class ObjectReader:
         bytes_read: Bytes that they brought.
     """
 
-    def __init__(self, storage: Storage, name: str, label: str) -> None:
+    def __init__(
+        self, storage: Storage, name: str, label: str, *, suffix: int = SUFFIX, traffic: Traffic | None = None
+    ) -> None:
         self.name = label
         self._storage = storage
         self._object = name
-        self.size, self._suffix = storage.read_suffix(name, SUFFIX)
+        self._traffic = traffic
+        self.size, self._suffix = storage.read_suffix(name, suffix)
         self.requests = 1
         self.bytes_read = len(self._suffix)
+        if traffic is not None:
+            traffic.add(len(self._suffix))
+
+    def holds(self, start: int) -> bool:
+        """Whether bytes from ``start`` on need no request."""
+        return start >= self.size - len(self._suffix)
 
     def read(self, start: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``start``.
@@ -72,6 +155,8 @@ class ObjectReader:
             return self._suffix[at : at + length]
         self.requests += 1
         self.bytes_read += length
+        if self._traffic is not None:
+            self._traffic.add(length)
         return self._storage.read(self._object, start, length)
 
 
@@ -188,7 +273,15 @@ class ArchiveSource:
     """
 
     def __init__(
-        self, reader: ObjectReader, base: int, header: Header, keys: Keys | None, foot: FootRecord, root: Block
+        self,
+        reader: ObjectReader,
+        base: int,
+        header: Header,
+        keys: Keys | None,
+        foot: FootRecord,
+        root: Block,
+        *,
+        caches: Caches | None = None,
     ) -> None:
         self.reader = reader
         self.base = base
@@ -198,10 +291,8 @@ class ArchiveSource:
         self._opener = opener_for(header, keys)
         self.root = Root.decode(root)
         self._tables = self.root.of_kind(IndexKind.TABLE)
-        self._cache: OrderedDict[int, Block] = OrderedDict()
-        self._cached_bytes = 0
-        self._leaves: OrderedDict[int, LookupLeaf | TableLeaf] = OrderedDict()
-        self._lock = threading.Lock()
+        self._firsts = [int.from_bytes(leaf.first_key, "big") for leaf in self._tables]
+        self._caches = caches if caches is not None else Caches()
 
     @classmethod
     def open(
@@ -212,6 +303,8 @@ class ArchiveSource:
         verify_key: bytes | None = None,
         allow_plain: bool = False,
         member: bytes | int | None = None,
+        check: Callable[[Header], None] | None = None,
+        caches: Caches | None = None,
     ) -> Self:
         """Find tail, footer and root, unwrap the key, and authenticate them.
 
@@ -221,11 +314,14 @@ class ArchiveSource:
             verify_key: Ed25519 public key that must have signed the archive.
             allow_plain: Accept an archive without encryption although identities were given.
             member: Id or number of the archive in a joined object.
+            check: Judges the header before any key is tried; for callers who know what must stand here,
+                and that the object is one archive.
+            caches: Where blocks are kept; by default the archive has its own.
 
         Raises:
             ArchiveError: As the specification says; the message names the next step.
         """
-        end = _member_end(reader, member)
+        end = reader.size if check is not None else _member_end(reader, member)
         tail = _read_tail(reader, end)
         base = end - tail.total
         frame, header = _read_foot(reader, base, tail)
@@ -233,10 +329,15 @@ class ArchiveSource:
             if isinstance(member, bytes) and header.archive_id != member:
                 msg = "the directory of the joined object points at another archive"
                 raise IndexDamaged(msg, offset=base, clause="5.6")
+            if check is not None:
+                if base:
+                    msg = "other bytes stand before the archive in its object"
+                    raise BlockError(msg, offset=0, clause="vault 1")
+                check(header)
             keys = unlock(header, identities, allow_plain=allow_plain)
             foot = _check_foot(frame, header, keys, verify_key, tail)
             root = cls._root_block(reader, base, header, keys, foot)
-            return cls(reader, base, header, keys, foot, root)
+            return cls(reader, base, header, keys, foot, root, caches=caches)
         except ArchiveError as error:
             error.object = error.object or reader.name
             raise
@@ -263,43 +364,44 @@ class ArchiveSource:
         Raises:
             ArchiveError: It is damaged, or the index does not list it.
         """
-        with self._lock:
-            found = self._cache.get(sequence)
-            if found is not None:
-                self._cache.move_to_end(sequence)
-                return found
-        block = self._load(sequence)
-        with self._lock:
-            if sequence not in self._cache:
-                self._cache[sequence] = block
-                self._cached_bytes += len(block.body)
-                while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
-                    _, old = self._cache.popitem(last=False)
-                    self._cached_bytes -= len(old.body)
+        key = (self.header.archive_id, sequence)
+        block = self._caches.blocks.get(key)
+        if block is None:
+            block = self._load(sequence)
+            self._caches.blocks.put(key, block, len(block.body))
         return block
 
     def load(self, sequence: int) -> Block:
         """Like ``block``, without keeping it: for those who go through the archive once."""
-        with self._lock:
-            found = self._cache.get(sequence)
+        found = self._caches.blocks.get((self.header.archive_id, sequence))
         return found if found is not None else self._load(sequence)
 
     def _load(self, sequence: int) -> Block:
+        offset, length, _, _ = self.place(sequence)
+        return self.open_block(sequence, self.read(offset, length))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Stored bytes from an offset of the archive, a block's or those of several; nothing verified."""
+        return self.reader.read(self.base + offset, length)
+
+    def open_block(self, sequence: int, data: bytes | memoryview) -> Block:
+        """A block from its stored bytes, verified against the block table.
+
+        Raises:
+            ArchiveError: They are damaged, or of another block.
+        """
         offset, length, block_type, whole_hash = self.place(sequence)
         try:
-            frame = _frame(
-                self.reader.read(self.base + offset, length), self.header, sequence, length, block_type, whole_hash
-            )
-            return self._opener.open(frame)
+            return self._opener.open(_frame(data, self.header, sequence, length, block_type, whole_hash))
         except ArchiveError as error:
             error.object, error.offset, error.block = self.reader.name, self.base + offset, sequence
             raise
 
     def place(self, sequence: int) -> tuple[int, int, bytes, bytes]:
         """Offset, length, type and whole hash of a block, from the block table."""
-        key = sequence.to_bytes(8, "big") if 0 <= sequence < 2**64 else b""
-        for leaf in self.root.candidates(IndexKind.TABLE, key):
-            table = self._leaf(leaf)
+        at = bisect_right(self._firsts, sequence) - 1
+        if at >= 0:
+            table = self._leaf(self._tables[at])
             assert isinstance(table, TableLeaf)
             number = sequence - table.first
             if 0 <= number < len(table.types):
@@ -308,11 +410,10 @@ class ArchiveSource:
         raise IndexDamaged(msg, object=self.reader.name, block=sequence, clause="9")
 
     def _leaf(self, leaf: Leaf) -> LookupLeaf | TableLeaf:
-        with self._lock:
-            found = self._leaves.get(leaf.sequence)
-            if found is not None:
-                self._leaves.move_to_end(leaf.sequence)
-                return found
+        key = (self.header.archive_id, leaf.sequence)
+        found = self._caches.leaves.get(key)
+        if found is not None:
+            return found
         try:
             data = self.reader.read(self.base + leaf.offset, leaf.length)
             frame = _frame(data, self.header, leaf.sequence, leaf.length, b"INDX", leaf.whole_hash)
@@ -323,10 +424,7 @@ class ArchiveSource:
             raise IndexDamaged(
                 msg, object=self.reader.name, offset=self.base + leaf.offset, block=leaf.sequence, clause="12"
             ) from error
-        with self._lock:
-            self._leaves[leaf.sequence] = found
-            if len(self._leaves) > 64:
-                self._leaves.popitem(last=False)
+        self._caches.leaves.put(key, found, _LEAF_ROW * leaf.count)
         return found
 
     # --- look-ups -------------------------------------------------------------------------------
@@ -386,9 +484,11 @@ def _check_foot(frame: Frame, header: Header, keys: Keys | None, verify_key: byt
     return foot
 
 
-def _frame(data: bytes, header: Header, sequence: int, length: int, block_type: bytes, whole_hash: bytes) -> Frame:
+def _frame(
+    data: bytes | memoryview, header: Header, sequence: int, length: int, block_type: bytes, whole_hash: bytes
+) -> Frame:
     """Cut and verify a block that the index describes."""
-    prefix = parse_prefix(data.ljust(PREFIX_SIZE, b"\0"), header.archive_id, sequence)
+    prefix = parse_prefix(bytes(data[:PREFIX_SIZE]).ljust(PREFIX_SIZE, b"\0"), header.archive_id, sequence)
     if prefix.type != block_type or prefix.frame_length != length:
         msg = "a block is not the one that the index describes"
         raise BlockError(msg, clause="12")
