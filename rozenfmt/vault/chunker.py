@@ -23,13 +23,13 @@ class Chunker:
     """Cuts runs of bytes into chunks of ``SMALLEST`` to ``LARGEST`` bytes (the last may be smaller).
 
     Args:
-        seed: 64 secret bits.
+        seed: Secret; its lower 63 bits are used.
     """
 
     def __init__(self, seed: int) -> None:
         from pyfastcdc import FastCDC
 
-        self._cdc = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=1, seed=seed or 1)
+        self._cdc = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=1, seed=(seed & (1 << 63) - 1) or 1)
 
     def cut(self, runs: Iterable[bytes | Hole]) -> Iterator[bytes | memoryview | Hole]:
         """Chunks of the bytes in ``runs``; a hole ends a chunk and comes out as it is."""
