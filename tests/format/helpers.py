@@ -18,6 +18,7 @@ from rozenfmt.format.frame import PREFIX_SIZE, parse_prefix
 from rozenfmt.format.header import Header, build_header, unlock
 from rozenfmt.format.records import HeaderRecord
 from rozenfmt.format.registry import Codec, Kind, Right, StanzaType, Suite
+from rozenfmt.format.snapshots import SnapshotBody
 
 STORED = Compression(Codec.STORED, 0)
 PRIVATE = crypto.digest(b"private key")
@@ -74,6 +75,7 @@ def make_header(
     kind: Kind = Kind.SELF_CONTAINED,
     padding: tuple[int, int, int] = (32, 16, 8),
     signed: bool = True,
+    id_key: int = 0,
 ) -> tuple[Header, Keys | None]:
     """A header whose archive id and secret come from ``name``."""
     archive_id = crypto.digest(b"id", name)[:16]
@@ -96,7 +98,7 @@ def make_header(
         commit_index=keys.commitment_to_index_key() if sealed else None,
         stanzas=stanzas,
         signer=crypto.ed25519_public(SEED) if signed else None,
-        id_key=0,
+        id_key=id_key,
     )
     return build_header(record, keys if sealed else None), keys if sealed else None
 
@@ -151,6 +153,41 @@ def tree_node(path: bytes, entries: Sequence[nodes.Entry]) -> bytes:
     children = [(e.block, e.piece) for e in entries if e.kind == nodes.Kind.DIRECTORY]
     xattrs = [e.xattr_ref[1:] for e in entries if e.xattr_ref is not None]
     return nodes.join_node(nodes.directory_record(entries), nodes.directory_hints(path, with_content, children, xattrs))
+
+
+def vault_node(entries: Sequence[nodes.Entry]) -> bytes:
+    """A whole directory leaf as metadata archives have it."""
+    with_content = [(e.archive, e.block, e.piece) for e in entries if e.has_content]
+    children = [(e.archive, e.block, e.piece) for e in entries if e.kind == nodes.Kind.DIRECTORY]
+    xattrs = [(e.xattr_archive, *e.xattr_ref[1:]) for e in entries if e.xattr_ref is not None]
+    return nodes.join_node(nodes.directory_record(entries), nodes.vault_hints(with_content, children, xattrs))
+
+
+def a_snapshot(**changes: Any) -> SnapshotBody:
+    """A record of a snapshot with all keys."""
+    body = SnapshotBody(
+        vault_id=b"v" * 16,
+        host_id=b"h" * 16,
+        label="host",
+        set_name="set",
+        sequence=7,
+        parent=(b"p" * 16, b"f" * 32),
+        heads=b"g" * 16 + b"p" * 16,
+        mode=2,
+        times=(1, 2),
+        root=(b"r" * 32, 0, 0, 0),
+        totals=(3, 4),
+        sources=((b"a", b"/a", 1),),
+        tags=("x", "y"),
+        counts=(1, 2, 3, 4, 5, 6, 7, 8, 9),
+        moves=((b"a/b", b"a/c", 1),),
+        deleted=(b"a/d",),
+        problems=((b"a/e", "unreadable", "permission denied"),),
+        conflicts=((b"a/f", 1),),
+        parent_state=2,
+        flags=2,
+    )
+    return replace(body, **changes)
 
 
 def node_id(node: bytes) -> bytes:

@@ -360,6 +360,19 @@ def test_headers_that_break_a_rule(suite: int, changes: dict[str, Any], error: t
     assert type(caught.value) is error
 
 
+@pytest.mark.parametrize("kind", Kind)
+def test_id_keys_go_with_the_kind(kind: Kind) -> None:
+    for number in (0, 1, 2, 2**64 - 1):
+        section = header_with(Suite.PLAIN, kind=int(kind), id_key=number)
+        if number == 0 or (number == 1 and kind in (Kind.DATA, Kind.METADATA)):
+            found = unlock(parse_header(section), ())
+            assert found is not None
+            assert (found.id_key is None) == (number == 1)  # that of a host is in no archive
+        else:
+            with pytest.raises(UnsupportedError):
+                parse_header(section)
+
+
 def test_harmless_unknowns_in_headers() -> None:
     for changes in (
         {"extra": {1_000: [b"x"]}},
@@ -490,9 +503,9 @@ def test_unknown_types(suite: Suite) -> None:
         (b"prty", None),
         (b"Xyzw", UnsupportedError),
         (b"PACk", UnsupportedError),
-        (b"SNAP", UnsupportedError),
-        (b"XREF", UnsupportedError),
-        (b"keyr", BlockError),  # in metadata archives only
+        (b"SNAP", BlockError),  # in metadata archives only
+        (b"XREF", BlockError),
+        (b"keyr", BlockError),
         (b"DIRY", BlockError),
         (b"x.yz", BlockError),
         (b"x\xe9yz", BlockError),

@@ -350,12 +350,15 @@ def test_arbitrary_bytes(data: bytes) -> None:
 def test_unknown_node_types_pass_unless_something_refers_to_them() -> None:
     node = Node.decode(nodes.join_node(cbor.dumps({1: 99, 2: b"new"}), cbor.dumps({8: 1})))
     assert decoder.check_node(node).record is None
+    assert decoder.check_node(node, vault=True).hints.extra == {8: 1}
     with pytest.raises(UnsupportedError):
         node.parts()
     with pytest.raises(ArchiveError):
         node.entries()
     with pytest.raises(BlockError):
         Node.decode(tree_node(b"", [])).parts()
+    with pytest.raises(BlockError):
+        Node.decode(nodes.join_node(cbor.dumps({1: 99}), cbor.dumps([8])))
 
 
 def test_unknown_keys_are_kept() -> None:
@@ -626,7 +629,7 @@ def test_sub_tables_may_be_stored_late() -> None:
 
 
 def test_marks_are_bits() -> None:
-    assert [int(mark) for mark in Mark] == [1, 2, 4]
+    assert [int(mark) for mark in Mark] == [1, 2, 4, 8, 16]
 
 
 # --- Extended attributes ------------------------------------------------------------------------

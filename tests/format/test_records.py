@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rozenfmt.errors import ArchiveError, BlockError, HeaderError, IndexDamaged, LimitError
-from rozenfmt.format import cbor, nodes, records
-from rozenfmt.format.limits import MAX_DECODED, MAX_LEAF_ENTRIES, MAX_NODE_ENTRIES, MAX_STANZAS
+from rozenfmt.format import cbor, nodes, records, snapshots
+from rozenfmt.format.limits import MAX_DECODED, MAX_LEAF_ENTRIES, MAX_NODE_ENTRIES, MAX_SNAP_ROWS, MAX_STANZAS
 
 UINT = st.integers(0, 2**64 - 1)
 U32 = st.integers(0, 2**32 - 1)
@@ -135,8 +135,36 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
         "holes": BYTES,
     },
     nodes.HintsRecord: dict.fromkeys(
-        ("blocks", "pieces", "child_blocks", "child_pieces", "xattr_blocks", "xattr_pieces", "path"), BYTES
+        (
+            *("blocks", "pieces", "child_blocks", "child_pieces", "xattr_blocks", "xattr_pieces", "path"),
+            *("archives", "child_archives", "xattr_archives"),
+        ),
+        BYTES,
     ),
+    snapshots.SnapshotBody: {
+        "vault_id": exactly(16),
+        "host_id": exactly(16),
+        "label": st.text(max_size=60),
+        "set_name": st.text(min_size=1, max_size=60),
+        "sequence": st.integers(1, 2**64 - 1),
+        "parent": st.tuples(exactly(16), exactly(32)),
+        "heads": multiple(16),
+        "mode": st.integers(1, 2),
+        "times": st.tuples(UINT, UINT),
+        "root": st.tuples(exactly(32), UINT, UINT, UINT),
+        "totals": st.tuples(UINT, UINT),
+        "sources": rows(BYTES, BYTES, st.integers(1, 3)),
+        "tags": st.lists(st.text(max_size=9), max_size=3).map(tuple),
+        "counts": st.tuples(*(UINT,) * 9),
+        "moves": rows(BYTES, BYTES, st.integers(1, 7), least=1),
+        "deleted": st.lists(BYTES, min_size=1, max_size=4).map(tuple),
+        "problems": rows(BYTES, st.text(max_size=16), st.text(max_size=60), least=1),
+        "conflicts": rows(BYTES, st.integers(1, 5), least=1),
+        "parent_state": st.integers(1, 3),
+        "flags": UINT,
+    },
+    snapshots.CrossReferences: {"ids": multiple(16), "kinds": BYTES, "lengths": BYTES, "live": BYTES},
+    snapshots.KeyringBody: {"editions": st.lists(BYTES, min_size=1, max_size=4).map(tuple)},
 }
 CLASSES = list(FIELDS)
 by_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
@@ -176,7 +204,7 @@ def _first(strategy: st.SearchStrategy[Any]) -> Any:
 
 def test_every_record_is_listed() -> None:
     declared = set()
-    for module in (records, nodes):
+    for module in (records, nodes, snapshots):
         for thing in vars(module).values():
             if isinstance(thing, type) and hasattr(thing, "__dataclass_fields__") and wire_fields(thing):
                 declared.add(thing)
@@ -277,7 +305,7 @@ class Case:
     error: type[ArchiveError] = BlockError
 
 
-R, N = records, nodes
+R, N, S = records, nodes, snapshots
 CASES = [
     Case(R.HeaderRecord, "archive_id", bytes(15)),
     Case(R.HeaderRecord, "archive_id", bytes(17)),
@@ -338,6 +366,54 @@ CASES = [
     Case(N.InnerRecord, "count", 0),
     Case(N.PartsRecord, "length", 0),
     Case(N.PartsRecord, "ids", bytes(31)),
+    Case(S.SnapshotBody, "vault_id", bytes(15)),
+    Case(S.SnapshotBody, "host_id", bytes(17)),
+    Case(S.SnapshotBody, "label", "x" * 256, LimitError),
+    Case(S.SnapshotBody, "label", "é" * 128, LimitError),
+    Case(S.SnapshotBody, "set_name", "x" * 4_097, LimitError),
+    Case(S.SnapshotBody, "sequence", 0),
+    Case(S.SnapshotBody, "parent", [bytes(16)]),
+    Case(S.SnapshotBody, "parent", [bytes(15), bytes(32)]),
+    Case(S.SnapshotBody, "parent", [bytes(16), bytes(31)]),
+    Case(S.SnapshotBody, "heads", bytes(17)),
+    Case(S.SnapshotBody, "mode", 0),
+    Case(S.SnapshotBody, "mode", 3),
+    Case(S.SnapshotBody, "times", [1]),
+    Case(S.SnapshotBody, "times", [-1, 1]),
+    Case(S.SnapshotBody, "root", [bytes(32), 0, 0]),
+    Case(S.SnapshotBody, "root", [bytes(31), 0, 0, 0]),
+    Case(S.SnapshotBody, "totals", [0, 0, 0]),
+    Case(S.SnapshotBody, "sources", [[b"", b""]]),
+    Case(S.SnapshotBody, "sources", [[b"", b"", 0]]),
+    Case(S.SnapshotBody, "sources", [[b"", b"", 4]]),
+    Case(S.SnapshotBody, "sources", [[bytes(65_536), b"", 1]], LimitError),
+    Case(S.SnapshotBody, "tags", [b"x"]),
+    Case(S.SnapshotBody, "tags", ["x" * 4_097], LimitError),
+    Case(S.SnapshotBody, "counts", [0] * 8),
+    Case(S.SnapshotBody, "counts", [0] * 10),
+    Case(S.SnapshotBody, "counts", [0] * 8 + [-1]),
+    Case(S.SnapshotBody, "moves", []),
+    Case(S.SnapshotBody, "moves", [[b"a", b"b", 0]]),
+    Case(S.SnapshotBody, "moves", [[b"a", b"b", 8]]),
+    Case(S.SnapshotBody, "moves", [[b"a", b"b", 1]] * (MAX_SNAP_ROWS + 1), LimitError),
+    Case(S.SnapshotBody, "deleted", []),
+    Case(S.SnapshotBody, "deleted", ["x"]),
+    Case(S.SnapshotBody, "deleted", [b""] * (MAX_SNAP_ROWS + 1), LimitError),
+    Case(S.SnapshotBody, "problems", []),
+    Case(S.SnapshotBody, "problems", [[b"", "x" * 65, ""]], LimitError),
+    Case(S.SnapshotBody, "problems", [[b"", "", "x" * 4_097]], LimitError),
+    Case(S.SnapshotBody, "problems", [[b"", "", ""]] * (MAX_SNAP_ROWS + 1), LimitError),
+    Case(S.SnapshotBody, "conflicts", []),
+    Case(S.SnapshotBody, "conflicts", [[b"", 0]]),
+    Case(S.SnapshotBody, "conflicts", [[b"", 6]]),
+    Case(S.SnapshotBody, "conflicts", [[b"", 1]] * (MAX_SNAP_ROWS + 1), LimitError),
+    Case(S.SnapshotBody, "parent_state", 0),
+    Case(S.SnapshotBody, "parent_state", 4),
+    Case(S.SnapshotBody, "flags", -1),
+    Case(S.CrossReferences, "ids", bytes(15)),
+    Case(S.KeyringBody, "editions", []),
+    Case(S.KeyringBody, "editions", ["x"]),
+    Case(S.KeyringBody, "editions", [b""] * 65, LimitError),
 ]
 
 

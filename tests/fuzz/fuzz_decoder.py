@@ -18,9 +18,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rozenfmt.errors import ArchiveError
-from rozenfmt.format import cbor, codecs, crypto, decoder, frame, header, nodes, records, varint
+from rozenfmt.format import cbor, codecs, crypto, decoder, frame, header, nodes, records, snapshots, varint
 from rozenfmt.format.registry import Suite
-from tests.format.helpers import browse_keys, read, released, small_archive, tree_node, with_keys
+from tests.format.helpers import a_snapshot, browse_keys, read, released, small_archive, tree_node, with_keys
 
 SUITES = tuple(Suite)
 RECORDS = (
@@ -40,6 +40,9 @@ RECORDS = (
     nodes.InnerRecord,
     nodes.PartsRecord,
     nodes.HintsRecord,
+    snapshots.SnapshotBody,
+    snapshots.CrossReferences,
+    snapshots.KeyringBody,
 )
 
 
@@ -90,6 +93,21 @@ def read_node(_: int, data: bytes) -> None:
         assert node.record.extra or crypto.digest(logical) == node.id
 
 
+def read_vault_node(_: int, data: bytes) -> None:
+    """Likewise with the hints of a vault."""
+    node = decoder.check_node(nodes.Node.decode(data), vault=True)
+    if node.type == nodes.NodeType.DIRECTORY:
+        assert node.record.extra or crypto.digest(nodes.directory_record(node.entries(vault=True))) == node.id
+
+
+def read_snapshot(choice: int, data: bytes) -> None:
+    """Bodies of ``SNAP`` and ``XREF``, with the rules across their fields."""
+    if choice % 2:
+        assert records.encode(snapshots.SnapshotBody.decode(data)) == data
+    else:
+        assert len(snapshots.CrossReferences.decode(data, bytes(16))) < len(data)
+
+
 def read_cbor(_: int, data: bytes) -> None:
     """What is accepted has one encoding."""
     assert cbor.dumps(cbor.loads(data)) == data
@@ -136,6 +154,8 @@ READERS: Sequence[Callable[[int, bytes], None]] = (
     read_body,
     read_column,
     read_attributes,
+    read_vault_node,
+    read_snapshot,
 )
 
 
@@ -176,6 +196,12 @@ def seeds() -> list[bytes]:
     ]
     found += [b"\1\0" + one for one in (node, *tables)]
     found += [b"\2\0" + node[4 : 4 + int.from_bytes(node[:4], "little")]]
+    places = [(0, 3, 1), (2, 4, 5)]
+    found.append(b"\x08\0" + nodes.join_node(nodes.directory_record(entries), nodes.vault_hints(*[places[:1]] * 3)))
+    found.append(b"\x08\0" + nodes.part_leaf(parts, vault=True))
+    references = [snapshots.Reference(bytes([n]) * 16, n, 9, 5) for n in (1, 2)]
+    found.append(b"\x09\0" + records.encode(snapshots.CrossReferences.of(references)))
+    found.append(b"\x09\1" + records.encode(a_snapshot()))
     for codec, form in ((0, "none"), (1, "zstd"), (2, "lz4")):
         body = codecs.encode(b"abc" * 100, codecs.Compression.parse(form))[1]
         found.append(bytes([5, codec]) + (300).to_bytes(3, "little") + bytes(body))
