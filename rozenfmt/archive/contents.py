@@ -23,7 +23,7 @@ class PartTable(Sequence[Part]):
     def __init__(self, tree: TreeReader, node: Node, number: int, sequence: int, length: int) -> None:
         self._tree = tree
         self._inner = node.type == NodeType.PARTS_INNER
-        self._rows = tree.node_parts(node, number)
+        self._rows = tree.node_parts(node, number, sequence)
         self._loaded: tuple[int, list[Part]] | None = None
         if sum(part.length for part in self._rows) != length:
             raise tree.broken(number, sequence, "a part table contradicts its content's length")
@@ -40,7 +40,7 @@ class PartTable(Sequence[Part]):
         node = tree.node(part.archive, part.block, part.piece, part.id)
         if node.type != NodeType.PARTS:
             raise tree.broken(part.archive, part.block, "a sub-table is not the one that is referred to")
-        found = tree.node_parts(node, part.archive, part.offset)
+        found = tree.node_parts(node, part.archive, part.block, part.offset)
         if sum(one.length for one in found) != part.length:
             raise tree.broken(part.archive, part.block, "a sub-table contradicts its table")
         self._loaded = (part.offset, found)

@@ -120,8 +120,7 @@ class TreeReader(ABC):
     def _children(self, node: Node, number: int) -> list[InnerNode]:  # noqa: ARG002 -- likewise
         return node.children()
 
-    def node_parts(self, node: Node, number: int, offset: int = 0) -> list[Part]:  # noqa: ARG002 -- likewise
-        """Parts of a table that stands in archive ``number``; internal."""
+    def _parts(self, node: Node, number: int, offset: int) -> list[Part]:  # noqa: ARG002 -- likewise
         return node.parts(offset)
 
     # --- entries --------------------------------------------------------------------------------
@@ -261,7 +260,7 @@ class TreeReader(ABC):
         try:
             return self._entries(node, place[1])
         except ArchiveError as error:
-            raise self._located(error, place) from None
+            raise self._located(error, place[1], place[2]) from None
 
     def _children_of(self, node: Node, place: Place, depth: int) -> list[InnerNode]:
         if depth >= MAX_NODE_DEPTH:
@@ -270,12 +269,12 @@ class TreeReader(ABC):
         try:
             return self._children(node, place[1])
         except ArchiveError as error:
-            raise self._located(error, place) from None
+            raise self._located(error, place[1], place[2]) from None
 
-    def _located(self, error: ArchiveError, place: Place) -> ArchiveError:
+    def _located(self, error: ArchiveError, number: int, sequence: int) -> ArchiveError:
         """The same error, with the object and the block where it is."""
         if error.object is None:
-            error.object, error.block = self.object_name(place[1]), place[2]
+            error.object, error.block = self.object_name(number), sequence
         return error
 
     def node(self, number: int, sequence: int, piece: int, expected: bytes | None) -> Node:
@@ -396,6 +395,13 @@ class TreeReader(ABC):
         if self.in_parts(entry):
             return self.stream_type, self._table(entry)
         return b"PACK", (Part(0, entry.size, entry.content_id, entry.block, entry.piece, entry.archive),)
+
+    def node_parts(self, node: Node, number: int, sequence: int, offset: int = 0) -> list[Part]:
+        """Parts of a table that stands in a block; internal."""
+        try:
+            return self._parts(node, number, offset)
+        except ArchiveError as error:
+            raise self._located(error, number, sequence) from None
 
     def table(self, node: Node, number: int, sequence: int, length: int) -> PartTable:
         """A part table from the node that stands in a block; internal."""
