@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from rozenfmt.archive.opening import close_storage
-from rozenfmt.errors import ConflictError, NoMatchingKey, UsageError
+from rozenfmt.errors import ArchiveError, ConflictError, HeaderError, NoMatchingKey, StorageError, UsageError
 from rozenfmt.events import ProgressCallback
 from rozenfmt.format.codecs import Compression
 from rozenfmt.format.registry import Right, Suite
@@ -20,6 +20,7 @@ from rozenfmt.format.snapshots import Mode
 from rozenfmt.keys import Identity, Recipient
 
 from . import keyring as keys
+from .editions import HostState
 from .hostkey import HostKey
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .capture import Reread
     from .diff import SnapshotDiff
     from .editions import EditionView
+    from .keyring import Person
     from .restore import RestorePlan, RestoreResult
     from .results import BackupResult, Command, OnConflict
     from .snapshot import Snapshot
@@ -62,7 +64,7 @@ class Vault:
     Attributes:
         url: Where it is, without secrets.
         host: The host key at hand, or None.
-        problems: What was found wrong when it was opened, in words: editions that were passed over.
+        problems: What was found wrong, in words: editions and snapshots that were passed over, gaps.
     """
 
     def __init__(
@@ -199,6 +201,31 @@ class Vault:
             stack.pop_all()
         return vault
 
+    @staticmethod
+    def identify(location: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None) -> Iterator[bytes]:
+        """Ids of the vaults that the editions in a folder name; nothing is trusted, and no key is needed.
+
+        A host finds its key by the id; ``open`` then holds the vault against the key.
+
+        Args:
+            location: Path or URL of the folder.
+            storage_options: For fsspec: credentials, endpoint and the like.
+
+        Yields:
+            Each id of 16 bytes once; one request for each edition that is looked at. There is one
+            id, unless somebody put editions of another vault there.
+
+        Raises:
+            StorageError: There is no vault, or the storage fails.
+        """
+        from rozenfmt.storage import open_storage
+
+        storage = open_storage(location, storage_options)
+        try:
+            yield from _vault_ids(storage)
+        finally:
+            close_storage(storage)
+
     # --- about ----------------------------------------------------------------------------------
 
     @property
@@ -225,6 +252,16 @@ class Vault:
     def hosts(self) -> dict[str, str]:
         """Labels of the hosts by id, in hexadecimal; ids alone stand for labels without an identity."""
         return {one.hex(): self._label(one) for one in self._view.hosts}
+
+    @property
+    def retired(self) -> frozenset[str]:
+        """Ids of those hosts that were retired."""
+        return frozenset(one.hex() for one, row in self._view.hosts.items() if row.state is HostState.RETIRED)
+
+    @property
+    def people(self) -> list[Person]:
+        """Who may read or browse, and who was removed; empty with a host key or a browse key alone."""
+        return [] if self._keyring is None else list(self._keyring.people)
 
     def _label(self, host_id: bytes) -> str:
         if self._keyring is not None:
@@ -309,7 +346,8 @@ class Vault:
         )
         if self._identities:
             self._keyring = keys.open_keyring(self._view, self._identities)
-        self._archives = self._snapshots = None
+        self._archives = None
+        self._snapshots = None
 
     # --- backing up -----------------------------------------------------------------------------
 
@@ -403,7 +441,8 @@ class Vault:
         with Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog:
             self._check_pin(catalog)
             result = run(self._storage, self._view, host, catalog, job)
-        self._snapshots = self._archives = None
+        self._archives = None
+        self._snapshots = None
         return result
 
     def _require_host(self) -> HostKey:
@@ -468,9 +507,9 @@ class Vault:
             NoMatchingKey: Only a host key is at hand.
         """
         if self._snapshots is None:
-            found, problems = self._reading().snapshots()
-            self._snapshots = found
-            self.problems += problems
+            found = self._reading().snapshots()
+            self._snapshots = list(found)
+            self.problems += [f"{one.object}: {one.detail}" for one in found.problems]
         return [
             one
             for one in self._snapshots
@@ -624,6 +663,37 @@ class Vault:
 
     def __repr__(self) -> str:
         return f"Vault({self.url!r})"
+
+
+def _vault_ids(storage: Storage) -> Iterator[bytes]:
+    from rozenfmt.format import records
+
+    from . import editions, layout
+
+    seen: set[bytes] = set()
+    unread: ArchiveError | StorageError | None = None
+    for info in storage.list(layout.EDITIONS):
+        if layout.parse_edition_name(info.name) is None or info.size > editions.MAX_OBJECT:
+            continue
+        try:
+            raw = storage.read(info.name, 0, info.size)
+            body, _ = editions.split_signed(raw, editions.MAGIC, "an edition of a vault", "vault 3.1")
+            found = records.decode(editions.EditionEnvelope, body, HeaderError, "vault 3.1").vault_id
+        except (ArchiveError, StorageError) as error:
+            unread = error
+            continue
+        if found not in seen:
+            seen.add(found)
+            yield found
+    if seen:
+        return
+    if unread is not None:
+        raise unread
+    msg = (
+        f"no vault here: {storage.url} has no object in {layout.EDITIONS}. Check the address, or make a vault with "
+        "`rozenfmt init`"
+    )
+    raise StorageError(msg, object=layout.EDITIONS, fatal=True)
 
 
 def _checked_name(name: str) -> str:
