@@ -15,11 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cbor2
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rozenfmt.format import crypto
+from spec.vectors.kinds import VECTORS
 from spec.vectors.maker import INPUT, Block, Listed, Maker
-from spec.vectors.negative import VECTORS
 from spec.vectors.positive import Other, Vector
 
 HERE = Path(__file__).parent
@@ -78,6 +80,7 @@ def block(one: Block) -> dict[str, Any]:
         "length": len(one.frame),
         "record": notation(one.record),
         "body": crypto.digest(one.body).hex() if one.body else None,
+        **({"map": notation(cbor2.loads(one.body))} if one.type in ("SNAP", "XREF", "keyr") else {}),
     }
 
 
@@ -108,8 +111,6 @@ def archive(maker: Maker, offset: int, attributes: dict[bytes, list[Any]]) -> di
 
 def attribute_sets(maker: Maker) -> dict[bytes, list[Any]]:
     """Attributes by the id of their piece."""
-    import cbor2
-
     from rozenfmt.format.varint import decode_column
 
     found: dict[bytes, list[Any]] = {}

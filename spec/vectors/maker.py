@@ -48,6 +48,7 @@ READER: Final = key("reader")
 BROWSER: Final = key("browser")
 STRANGER: Final = key("stranger")
 SIGNER: Final = key("signer")
+HOST_ID_KEY: Final = key("id key of a host")
 
 
 class Random:
@@ -149,8 +150,9 @@ class Maker:
         codec: What bodies are encoded with: ``stored``, ``zstd`` or ``lz4``.
         recipients: Right and X25519 private key of each stanza.
         passphrase: Locks the archive instead.
-        signed: Sign with ``SIGNER``.
-        signer: Another public key for the header.
+        signed: Sign.
+        seed: Ed25519 seed to sign with.
+        id_key: Key of the content ids, if they are made with that of a host (id-key number 1).
         leaf_entries: Entries in an index leaf, at most.
         hooks: What to change.
         grease: Unknown keys in every record.
@@ -167,6 +169,8 @@ class Maker:
         recipients: Sequence[tuple[int, bytes]] = ((1, READER), (2, BROWSER)),
         passphrase: str | None = None,
         signed: bool = False,
+        seed: bytes = SIGNER,
+        id_key: bytes | None = None,
         leaf_entries: int = 1000,
         hooks: dict[str, Hook] | None = None,
         grease: bool = False,
@@ -176,6 +180,8 @@ class Maker:
         self.kind = kind
         self.codec = codec
         self.signed = signed
+        self.seed = seed
+        self.id_key = id_key
         self.hooks = dict(hooks or {})
         self.grease = grease
         self.leaf_entries = leaf_entries
@@ -205,8 +211,9 @@ class Maker:
 
     def ident(self, content: bytes) -> bytes:
         """A content id."""
-        assert self.keys.id_key is not None
-        return crypto.content_id(self.keys.id_key, crypto.digest(content), len(content))
+        id_key = self.id_key or self.keys.id_key
+        assert id_key is not None
+        return crypto.content_id(id_key, crypto.digest(content), len(content))
 
     # --- header ---------------------------------------------------------------------------------
 
@@ -218,14 +225,14 @@ class Maker:
             4: [],
             5: list(self.padding),
             6: "rozenfmt vectors",
-            11: 0,
+            11: 0 if self.id_key is None else 1,
         }
         if self.suite:
             record[7] = self.keys.commitment_to_secret()
             record[8] = self.keys.commitment_to_index_key()
             record[9] = self.hook("stanzas", self._stanzas(recipients, passphrase))
         if self.signed:
-            record[10] = crypto.ed25519_public(SIGNER)
+            record[10] = crypto.ed25519_public(self.seed)
         if self.grease:
             record |= {1000: b"grease", 1001: [{1: "x"}, -1]}
         record = self.hook("header", record)
@@ -438,6 +445,8 @@ class Maker:
     ) -> tuple[bytes, bytes]:
         """A directory leaf; hooks by ``name``, by default the path."""
         logical = cbor2.loads(nodes.directory_record(entries, partial=partial))
+        if self.kind == 2:
+            return self.node(name or path.decode(), logical, vault_hints(entries))
         content = [(e.block, e.piece) for e in entries if e.has_content]
         children = [] if partial else [(e.block, e.piece) for e in entries if e.kind == Kind.DIRECTORY]
         attributes = [] if partial else [e.xattr_ref[1:] for e in entries if e.xattr_ref is not None]
@@ -447,8 +456,17 @@ class Maker:
     def inner(self, path: bytes, children: Sequence[InnerNode], name: str = "inner") -> tuple[bytes, bytes]:
         """A directory inner node."""
         logical = cbor2.loads(nodes.inner_record(children))
-        hints = cbor2.loads(nodes.directory_hints(path, [(c.block, c.piece) for c in children]))
+        hints = cbor2.loads(
+            nodes.vault_hints([(c.archive, c.block, c.piece) for c in children])
+            if self.kind == 2
+            else nodes.directory_hints(path, [(c.block, c.piece) for c in children])
+        )
         return self.node(name, logical, hints)
+
+    def table(self, parts: Sequence[nodes.Part], name: str = "table", *, inner: bool = False) -> tuple[bytes, bytes]:
+        """A part table as a node of its own."""
+        make = nodes.part_inner if inner else nodes.part_leaf
+        return self.node(name, *_split(make(parts, vault=True)))
 
     def directory(self, path: bytes, entries: Sequence[Entry]) -> tuple[bytes, bytes]:
         """A whole directory as one leaf, listed."""
@@ -479,6 +497,32 @@ class Maker:
         )
         block = self.block("ckpt", record, body if listed else b"")
         self.checkpointed = (first + len(listed), block.offset)
+
+    # --- metadata archives of a vault -----------------------------------------------------------
+
+    def keyring(self, *editions: bytes) -> Block:
+        """``keyr``."""
+        return self.block("keyr", {}, self._map("keyring", {1: list(editions)}), codec="stored")
+
+    def references(self, rows: Sequence[tuple[bytes, int, int, int]]) -> Block:
+        """``XREF`` of rows of archive id, kind, length and live bytes."""
+        record = {
+            1: b"".join(row[0] for row in rows),
+            2: bytes(row[1] for row in rows),
+            3: encode_column([row[2] for row in rows]),
+            4: encode_column([row[3] for row in rows]),
+        }
+        return self.block("XREF", {}, self._map("references", record))
+
+    def snapshot(self, record: dict[int, Any]) -> Block:
+        """``SNAP``."""
+        return self.block("SNAP", {}, self._map("snapshot", record))
+
+    def _map(self, name: str, record: dict[int, Any]) -> bytes:
+        if self.grease:
+            record = {**record, 1000: ["grease", {1: b"grease"}]}
+        record = self.hook(name, record)
+        return record if isinstance(record, bytes) else cbor.dumps(record)
 
     # --- end ------------------------------------------------------------------------------------
 
@@ -551,7 +595,7 @@ class Maker:
                 self.keys.foot_mac_secret, header_hash
             )
         macs = self.hook("foot_macs", macs)
-        signature = crypto.sign(SIGNER, self.signed_message(header_hash)) if self.signed else b""
+        signature = crypto.sign(self.seed, self.signed_message(header_hash)) if self.signed else b""
         if "signature" in self.hooks:
             signature = self.hooks["signature"]((signature, self.signed_message(header_hash)))
         return bytes(macs + signature)
@@ -568,6 +612,15 @@ class Maker:
         if stop != "end":
             before = next(block.sequence for block in self.blocks if block.tag == stop)
         return [body for sequence, body in self.released if sequence < before]
+
+
+def vault_hints(entries: Sequence[Entry]) -> dict[int, Any]:
+    """Hints of a directory leaf of a metadata archive."""
+    content = [(e.archive, e.block, e.piece) for e in entries if e.has_content]
+    children = [(e.archive, e.block, e.piece) for e in entries if e.kind == Kind.DIRECTORY]
+    attributes = [(e.xattr_archive, *e.xattr_ref[1:]) for e in entries if e.xattr_ref is not None]
+    found: dict[int, Any] = cbor2.loads(nodes.vault_hints(content, children, attributes))
+    return found
 
 
 def _pad(plain: bytes, bucket: int) -> bytes:

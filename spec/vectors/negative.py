@@ -316,12 +316,6 @@ def _extra(m: Maker, kind: str) -> Maker:
     return m
 
 
-def _snap(m: Maker) -> Maker:
-    m.block("SNAP", {}, b"body", codec="stored")
-    m.finish()
-    return m
-
-
 def _late(m: Maker) -> Maker:
     root = m.foot
     m.foot = lambda: (m.block("xtst", {}), root())[1]  # type: ignore[method-assign]
@@ -403,16 +397,6 @@ frame("block-after-index", "5", "an ancillary block between INDX and FOOT", {}, 
 frame("block-no-index", "5", "FOOT without an index", {}, "FOOT:0", base=_no_index)
 frame(
     "unsupported-type", "4.1", "an unknown critical type", {}, "Xtst:0", "unsupported", base=lambda m: _extra(m, "Xtst")
-)
-frame(
-    "unsupported-snap",
-    "5",
-    "SNAP, whose record is not given yet",
-    {},
-    "SNAP:0",
-    "unsupported",
-    base=_snap,
-    kind=2,
 )
 frame("unsupported-flag", "4.1", "critical flag bit 1", {"prefix:PACK:0": prefix(flags=2)}, "PACK:0", "unsupported")
 frame(

@@ -11,7 +11,7 @@ from blake3 import blake3
 from rozenfmt.format import cbor, nodes
 from rozenfmt.format.nodes import Entry, InnerNode, Kind
 from rozenfmt.format.varint import encode_column
-from spec.vectors.maker import BROWSER, READER, SIGNER, STRANGER, Hook, Maker, key
+from spec.vectors.maker import BROWSER, HOST_ID_KEY, READER, SIGNER, STRANGER, Hook, Maker, key
 
 TIME = 1_790_000_000_123_456_789
 DEFAULT = (1024, 4096, 1024)
@@ -172,22 +172,92 @@ def empty(m: Maker) -> Maker:
 def data(m: Maker) -> Maker:
     """A data archive, as the vault writes them: contents without names."""
     m.pack(b"a content", b"another content " * 9)
-    stream = m.stream()
-    m.write(stream, b"part one, ", b"part two")
     m.checkpoint()
-    m.close(stream)
+    m.pack(b"a part of a big content, ", b"another one", b"a content")
+    m.block("xtst", {1000: b"harmless"})
     m.finish()
     return m
 
 
 def metadata(m: Maker) -> Maker:
-    """A metadata archive: nodes and attributes."""
-    m.block("keyr", {}, b"the vault's edition", codec="stored")
-    m.attributes([(b"user.a", b"1")])
-    sub, one = m.leaf(b"sub", [Entry(b"fifo", Kind.FIFO, 0o600)])
-    m.tree(sub, m.leaf(b"", [folder(b"sub", one, (2, 0))])[0])
+    """A metadata archive with about everything that one can hold."""
+    refs = m.attributes([(b"user.a", b"1")], [(b"security.x", b"\x00\xff")])
+    for editions in m.hook("keyrings", [(b"an edition, of which nothing is believed", b"another one")]):
+        m.keyring(*editions)
+    m.checkpoint()
+    tables = len(m.blocks)
+    one, two = b"a part of a big content, ", b"another one"
+    parts = [
+        nodes.Part(0, len(one), m.ident(one), 3, 0, 1),
+        nodes.Part(25, 1 << 30, None, 0, 0),
+        nodes.Part(0, len(two), m.ident(two), 3, 1, 1),
+    ]
+    sub = m.table(parts, "sub table")
+    total = len(one) + (1 << 30) + len(two)
+    subs = [nodes.Part(0, total, sub[1], tables, 0), nodes.Part(total, 99, m.ident(b"elsewhere"), 4, 0, 2)]
+    inner_table = m.table(subs, "inner table", inner=True)
+    small_table = m.table([parts[0], nodes.Part(0, 7, None, 0, 0)], "small table")
+    m.tree(sub[0], inner_table[0], small_table[0])
+    m.block("xtst", {1000: b"harmless"})
+    first = len(m.blocks)
+    shared = m.leaf(b"shared", [], name="shared")
+    files = [
+        file(b"big", m, b"big", (tables, 1), marks=4, xattr_ref=refs[0]),
+        file(b"gone by", m, b"an earlier version", (5, 6), archive=2, marks=16),
+        file(b"kept", m, b"a content", (0, 0), archive=1, marks=8, xattr_ref=(refs[0][0], 9, 1), xattr_archive=3),
+        file(b"other", m, one + bytes(7), (tables, 2)),
+    ]
+    files[0].size = total + 99
+    left = m.leaf(b"", m.hook("files", files), name="files")
+    node, top = m.inner(b"", [InnerNode(b"big", 4, left[1], first, 1), InnerNode(b"x", 7, m.ident(b"x"), 8, 1, 2)])
+    m.tree(shared[0], left[0], node)
+    entries = [
+        folder(b"a", shared[1], (first, 0)),
+        folder(b"b", shared[1], (first, 0), xattr_ref=refs[1]),
+        folder(b"c", m.ident(b"a node of another archive"), (3, 9), archive=3),
+        folder(b"d", top, (first, 2)),
+        Entry(b"link", Kind.SYMLINK, 0o777, 0, 0, b"root", b"root", -7, target=b"hello"),
+    ]
+    root = m.leaf(b"", m.hook("entries", entries), name="root")
+    pieces = m.hook("pieces", [root[0]])
+    block = m.tree(*pieces)
+    order: dict[str, Callable[[], object]] = {
+        "XREF": lambda: m.references([(bytes([n]) * 16, kind, 999, 9) for n, kind in ((1, 1), (2, 2), (3, 2))]),
+        "SNAP": lambda: m.snapshot(snapshot_record(root[1], block)),
+        "TREE": lambda: m.tree(m.leaf(b"", [], name="late")[0]),
+        "TREX": lambda: m.attributes([(b"user.late", b"")]),
+        "PACK": lambda: m.pack(b"content"),
+    }
+    for name in m.hook("order", ["XREF", "SNAP"]):
+        order[name]()
     m.finish()
     return m
+
+
+def snapshot_record(root: bytes, block: int) -> dict[int, Any]:
+    """Body of a ``SNAP`` with all keys."""
+    return {
+        1: key("vault")[:16],
+        2: key("host")[:16],
+        3: "caf\u00e9",
+        4: "/home/me",
+        5: 7,
+        6: [key("parent")[:16], key("foot of the parent")],
+        7: b"".join(sorted((key("parent")[:16], key("sibling")[:16]))),
+        8: 2,
+        9: [TIME, TIME + 5],
+        10: [root, 0, block, 0],
+        11: [17, 1 << 31],
+        12: [[b"a", b"/home/me/a", 1], [b"b", b"pg_dump shop", 2], [b"c", b"s3://bucket/c", 3]],
+        13: ["holiday", "\uffff", "\U00010000"],
+        14: [1, 2, 3, 1, 1, 4, 1, 2, 5],
+        15: [[b"d/old", b"d/new", 1]],
+        16: [b"d/deleted"],
+        17: [[b"d/x\xff", "unreadable", "permission denied"]],
+        18: [[b"d/big", 1], [b"d/kept", 4]],
+        19: 2,
+        20: 2,
+    }
 
 
 def directory_of(name: str, members: list[Maker], hooks: dict[str, Hook] | None = None) -> Maker:
@@ -440,7 +510,12 @@ def _ancillary_mac(name: str) -> Vector:
 
 @positive("data", "an archive of kind 1", "kinds", "5")
 def _data(name: str) -> Vector:
-    return of(data(Maker(name, kind=1)), others=[BROWSE])
+    return of(data(Maker(name, kind=1, id_key=HOST_ID_KEY, signed=True)), others=[BROWSE])
+
+
+@positive("data-own-ids", "an archive of kind 1 with ids of its own", "kinds", "3")
+def _data_own_ids(name: str) -> Vector:
+    return of(data(Maker(name, kind=1, suite=2, grease=True, leaf_entries=2)), others=[BROWSE])
 
 
 @positive("data-plain", "an archive of kind 1 without encryption", "kinds", "5")
@@ -448,9 +523,45 @@ def _data_plain(name: str) -> Vector:
     return of(data(Maker(name, kind=1, suite=0, signed=True)))
 
 
-@positive("metadata", "an archive of kind 2", "kinds", "5")
+VAULT: dict[str, Any] = {"kind": 2, "id_key": HOST_ID_KEY, "signed": True}
+
+
+@positive("metadata", "an archive of kind 2 with a block of each type", "kinds", "vault 5")
 def _metadata(name: str) -> Vector:
+    return of(metadata(Maker(name, **VAULT)), others=[BROWSE])
+
+
+@positive("metadata-own-ids", "the same with ids of its own, suite 2", "kinds", "vault 5")
+def _metadata_own_ids(name: str) -> Vector:
     return of(metadata(Maker(name, kind=2, suite=2)), others=[BROWSE])
+
+
+@positive("metadata-plain", "the same without encryption", "kinds", "vault 5")
+def _metadata_plain(name: str) -> Vector:
+    return of(metadata(Maker(name, kind=2, suite=0, leaf_entries=3)))
+
+
+@positive("metadata-grease", "the same with unknown keys everywhere", "extensions", "vault 5")
+def _metadata_grease(name: str) -> Vector:
+    return of(metadata(Maker(name, grease=True, **VAULT)), others=[BROWSE])
+
+
+@positive("metadata-least", "a first snapshot of nothing: the least that there can be", "kinds", "vault 5")
+def _metadata_least(name: str) -> Vector:
+    return of(least(Maker(name, **VAULT)), others=[BROWSE])
+
+
+def least(m: Maker) -> Maker:
+    """A snapshot without entries, without references, without a parent."""
+    m.keyring(b"")
+    node, one = m.leaf(b"", [])
+    block = m.tree(node)
+    m.references([])
+    left_out = (6, 15, 16, 17, 18)
+    record = {k: v for k, v in snapshot_record(one, block).items() if k not in left_out}
+    m.snapshot({**record, 5: 1, 7: b"", 8: 1, 11: [0, 0], 12: [], 13: [], 14: [0] * 9, 19: 1, 20: 0})
+    m.finish()
+    return m
 
 
 @positive("leaves", "an index of many leaves", "index", "9")

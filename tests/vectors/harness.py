@@ -104,7 +104,7 @@ def library(data: bytes, keyring: Keyring) -> Outcome:
         nonlocal verifier
         if isinstance(event, HeaderEvent):
             keys = event.keys
-            verifier = None if keys is None else ContentVerifier(keys, MemoryRuns())
+            verifier = None if keys is None else ContentVerifier(keys, MemoryRuns(), event.header.kind)
             if keys is not None and event.header.suite != 0:
                 out.right = "read" if keys.secret is not None else "browse"
             elif keys is not None and out.right is None:
