@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .selection import Patterns
     from .treereader import TreeReader
 
-__all__ = ["ExtractJob", "ExtractResult", "Failed", "Reporter", "extract", "restoring"]
+__all__ = ["ExtractJob", "ExtractResult", "Reporter", "Step", "Task", "cannot_restore", "extract", "restoring"]
 
 WINDOW: Final = 8_192
 _PROGRESS_SECONDS: Final = 0.1
@@ -47,8 +47,8 @@ _KEPT_PROBLEMS: Final = 10_000
 _HASHED_HOLES: Final = 64 << 30
 
 Path = tuple[bytes, ...]
-Failed = Callable[[Path, ArchiveError | StorageError], None]
-"""Told of a path that cannot be restored, and why, by callers who go on with the others."""
+Failed = Callable[[Path, str, ArchiveError | StorageError], None]
+"""Told of what is lost of a path (``content``, ``entries`` or ``attributes``), and why, by callers who go on."""
 
 
 @dataclass(slots=True)
@@ -118,7 +118,9 @@ def extract(
             xattrs=xattrs,
         )
         with restorer:
-            job = ExtractJob(archive, restorer, xattrs=xattrs, workers=workers, progress=progress)
+            job = ExtractJob(
+                archive, restorer, xattrs=xattrs, workers=workers, progress=progress, total=archive.content_bytes
+            )
             job.run(chosen if paths else None)
     job.finish(result)
     return result
@@ -154,7 +156,7 @@ def cannot_restore(destination: str | bytes | os.PathLike[str], error: OSError) 
 
 
 @dataclass(slots=True)
-class _Task:
+class Task:
     """A file that is to be restored; ``dead`` once it is known that it will not be."""
 
     entry: Entry
@@ -188,6 +190,7 @@ class ExtractJob:
         workers: Threads that fetch and open blocks.
         progress: Called with events.
         operation: What they call it.
+        total: Content bytes that will be written, if that is known.
         window: Files after which contents are written.
         patterns: Which entries; all by default.
         failed: Told of what cannot be read; by default the error is raised.
@@ -202,11 +205,12 @@ class ExtractJob:
         workers: int | None = None,
         progress: ProgressCallback | None = None,
         operation: str = "extract",
+        total: int | None = None,
         window: int = WINDOW,
         patterns: Patterns | None = None,
         failed: Failed | None = None,
     ) -> None:
-        self._tree = tree
+        self.tree = tree
         self._restorer = restorer
         self._xattrs = xattrs
         self._progress = progress
@@ -214,12 +218,12 @@ class ExtractJob:
         self._window = window
         self._patterns = patterns
         self._tell = failed
-        self._total: int | None = tree.content_bytes
+        self._total = total
         self._limit = tree.entry_limit()
         self._met = 0
         self._reported = 0.0
-        self._tasks: list[_Task] = []
-        self._linked: list[_Task] = []
+        self._tasks: list[Task] = []
+        self._linked: list[Task] = []
         self._leaving: list[Directory] = []
         self._groups: dict[bytes, Path] = {}
         self._root = _Folder(None, None, (), taken=patterns is None)
@@ -231,7 +235,7 @@ class ExtractJob:
         """Restore these paths, or everything."""
         try:
             if chosen is None:
-                self._descend(self._root, self._tree.root_place())
+                self._descend(self._root, self.tree.root_place())
             else:
                 for path, entry in chosen:
                     self._chosen(path, entry)
@@ -250,10 +254,11 @@ class ExtractJob:
         )
         self._emit(b"")
 
-    def _failed(self, path: Path, error: ArchiveError | StorageError) -> None:
+    def failed(self, path: Path, what: str, error: ArchiveError | StorageError) -> None:
+        """Something of a path is lost."""
         if self._tell is None:
             raise error
-        self._tell(path, error)
+        self._tell(path, what, error)
 
     # --- the tree -------------------------------------------------------------------------------
 
@@ -264,7 +269,7 @@ class ExtractJob:
         for depth in range(1, len(names)):
             above = names[:depth]
             if above not in self._above:
-                parent = self._tree.entry(b"/".join(above)).raw
+                parent = self.tree.entry(b"/".join(above)).raw
                 taken = self._patterns is None or folder.taken or self._patterns.take(parent, above)
                 self._above[above] = _Folder(folder, parent, above, taken=taken)
                 if taken:
@@ -283,7 +288,7 @@ class ExtractJob:
                 below = self._one(entry, folder)
                 if below is not None:
                     if len(stack) >= MAX_TREE_DEPTH:
-                        raise self._tree.too_deep()
+                        raise self.tree.too_deep()
                     stack.append(self._begun(below, place_of(entry)))
                     break
             else:
@@ -293,15 +298,15 @@ class ExtractJob:
                     self._flush_if_due()
 
     def _begun(self, folder: _Folder, place: tuple[bytes | None, int, int, int]) -> _Folder:
-        lost = None if self._tell is None else partial(self._failed, folder.path)
-        folder.entries = self._tree.directory_entries(place, b"/".join(folder.path), lost)
+        lost = None if self._tell is None else partial(self.failed, folder.path, "entries")
+        folder.entries = self.tree.directory_entries(place, b"/".join(folder.path), lost)
         return folder
 
     def _one(self, entry: Entry, folder: _Folder) -> _Folder | None:
         """Handle one entry; returns the directory to go into, if it is one."""
         self._met += 1
         if self._limit is not None and self._met > self._limit:
-            raise self._tree.too_many_entries()
+            raise self.tree.too_many_entries()
         path = (*folder.path, entry.name)
         taken = folder.taken or (self._patterns is not None and self._patterns.take(entry, path))
         if entry.kind == Kind.DIRECTORY:
@@ -314,11 +319,11 @@ class ExtractJob:
             self._other(entry, parent, path)
             return None
         if entry.link_group is not None and entry.link_group in self._groups:
-            self._linked.append(_Task(entry, parent, path))
+            self._linked.append(Task(entry, parent, path))
         else:
             if entry.link_group is not None:
                 self._groups[entry.link_group] = path
-            self._tasks.append(_Task(entry, parent, path))
+            self._tasks.append(Task(entry, parent, path))
         self._flush_if_due()
         return None
 
@@ -352,9 +357,9 @@ class ExtractJob:
     def _with_attributes(self, entry: Entry, path: Path) -> Entry:
         if self._xattrs and entry.xattr_ref is not None:
             try:
-                entry.xattrs = self._tree.attributes(entry)
+                entry.xattrs = self.tree.attributes(entry)
             except (ArchiveError, StorageError) as error:
-                self._failed(path, error)
+                self.failed(path, "attributes", error)
         return entry
 
     # --- contents -------------------------------------------------------------------------------
@@ -365,56 +370,96 @@ class ExtractJob:
         for task in wanted:
             if not task.entry.has_content:
                 self._restorer.small(self._with_attributes(task.entry, task.path), b"", task.parent)
-        self._contents([task for task in wanted if task.entry.has_content])
+        self.contents([task for task in wanted if task.entry.has_content])
         for task in self._linked:
             self._link(task)
         for directory in self._leaving:
             self._restorer.leave(directory)
         self._tasks, self._linked, self._leaving = [], [], []
 
-    def _contents(self, tasks: list[_Task]) -> None:
-        packed, streamed = self._grouped(tasks)
-        wanted = ((group, (group[0].entry.archive, group[0].entry.block)) for group in packed)
-        for group, ready in self._fetcher.blocks(wanted):
-            assert ready is not None
-            try:
-                block = ready.result()
-            except (ArchiveError, StorageError) as error:
-                for task in group:
-                    self._failed(task.path, error)
-                continue
-            for task in group:
-                self._small(task, block)
-        self._streams(streamed)
+    def contents(self, tasks: list[Task]) -> None:
+        """Write the contents of files that have one."""
+        writing: _Writing | None = None
+        try:
+            for step, ready in self._fetcher.blocks(self.steps(tasks)):
+                if step.parts is None:
+                    self._group(step.tasks, ready)
+                else:
+                    writing = self._stream(writing, step.tasks[0], step, ready)
+        finally:
+            if writing is not None:
+                writing.file.abort()
 
-    def _grouped(self, tasks: list[_Task]) -> tuple[list[list[_Task]], list[_Task]]:
-        """Tasks of contents that are one piece, by block; and those of contents in parts."""
+    def steps(self, tasks: list[Task]) -> Iterator[tuple[Step, tuple[int, int] | None]]:
+        """All that is to be written for these files, in the order in which it is stored, with the block it takes.
+
+        A content in parts comes where its first part is: what shares its blocks is near.
+        """
+        for key, found in self._units(tasks):
+            if isinstance(found, list):
+                yield Step(found, None), key
+                continue
+            try:
+                _, parts = self.tree.parts(found.entry)
+                for together in _neighbours(parts):
+                    if found.dead:
+                        break
+                    first = together[0]
+                    yield Step([found], together), None if first.id is None else (first.archive, first.block)
+            except (ArchiveError, StorageError) as error:
+                yield Step([found], [], error), None
+            else:
+                yield Step([found], []), None
+
+    def _units(self, tasks: list[Task]) -> list[tuple[tuple[int, int], list[Task] | Task]]:
+        """Groups of contents that are pieces of one block, and single contents in parts; by place."""
         tasks.sort(key=lambda task: (task.entry.archive, task.entry.block, task.entry.piece))
-        packed: list[list[_Task]] = []
-        streamed: list[_Task] = []
+        units: list[tuple[tuple[int, int], list[Task] | Task]] = []
         last: tuple[int, int] | None = None
-        into: list[_Task] = []
+        group: list[Task] | None = None
         for task in tasks:
             key = (task.entry.archive, task.entry.block)
-            if key != last:
-                last = key
-                try:
-                    into = streamed if self._tree.in_parts(task.entry) else []
-                except (ArchiveError, StorageError) as error:
-                    self._failed(task.path, error)
-                    last = None
-                    continue
-                if into is not streamed:
-                    packed.append(into)
-            into.append(task)
-        return packed, streamed
+            try:
+                if key != last:
+                    group = None if self.tree.in_parts(task.entry) else []
+                    last = key
+                    if group is not None:
+                        units.append((key, group))
+                if group is None:
+                    units.append((self._first_place(task.entry), task))
+                else:
+                    group.append(task)
+            except (ArchiveError, StorageError) as error:
+                last = None if key != last else last
+                self.failed(task.path, "content", error)
+        units.sort(key=lambda unit: unit[0])
+        return units
 
-    def _small(self, task: _Task, block: Block) -> None:
+    def _first_place(self, entry: Entry) -> tuple[int, int]:
+        """Where a content in parts begins; where its table is, if its parts are near that."""
+        if not self.tree.streams_vouched:
+            for part in self.tree.parts(entry)[1]:
+                if part.id is not None:
+                    return part.archive, part.block
+        return entry.archive, entry.block
+
+    def _group(self, tasks: Sequence[Task], ready: Future[Block] | None) -> None:
+        assert ready is not None
+        try:
+            block = ready.result()
+        except (ArchiveError, StorageError) as error:
+            for task in tasks:
+                self.failed(task.path, "content", error)
+            return
+        for task in tasks:
+            self._small(task, block)
+
+    def _small(self, task: Task, block: Block) -> None:
         entry = task.entry
         try:
             data = self._checked(block, b"PACK", entry.archive, entry.piece, entry.size, entry.content_id)
         except ArchiveError as error:
-            self._failed(task.path, error)
+            self.failed(task.path, "content", error)
             return
         self._restorer.small(self._with_attributes(entry, task.path), data, task.parent)
         self._tick(task.path)
@@ -423,15 +468,15 @@ class ExtractJob:
         self, block: Block, block_type: bytes, number: int, piece: int, length: int, expected: bytes | None
     ) -> memoryview:
         """A piece of a block, compared with its length and id."""
-        id_key = self._tree.require_read(number)
+        id_key = self.tree.require_read(number)
         pieces = cut_pieces(block) if block.type == block_type else []
         data = pieces[piece] if piece < len(pieces) else memoryview(b"")
         if len(data) != length or crypto.content_id(id_key, crypto.digest(data), length) != expected:
             msg = "a content is not the one that its id names: the file is not restored"
-            raise BlockError(msg, object=self._tree.object_name(number), block=block.sequence, clause="6.2")
+            raise BlockError(msg, object=self.tree.object_name(number), block=block.sequence, clause="6.2")
         return data
 
-    def _link(self, task: _Task) -> None:
+    def _link(self, task: Task) -> None:
         assert task.entry.link_group is not None
         entry = self._with_attributes(task.entry, task.path)
         if not self._restorer.wanted(entry, task.parent):
@@ -439,76 +484,57 @@ class ExtractJob:
         if self._restorer.link(entry, self._groups[task.entry.link_group], task.parent):
             return
         if entry.has_content:
-            self._contents([task])
+            self.contents([task])
         else:
             self._restorer.small(entry, b"", task.parent)
 
     # --- contents in parts ----------------------------------------------------------------------
 
-    def _streams(self, tasks: Sequence[_Task]) -> None:
-        writing: _Writing | None = None
+    def _stream(self, writing: _Writing | None, task: Task, step: Step, ready: Future[Block] | None) -> _Writing | None:
+        """Write a step of a content in parts; returns the file, as long as it is not complete."""
+        if task.dead:
+            return writing
         try:
-            for step, ready in self._fetcher.blocks(self._steps(tasks)):
-                if step.task.dead:
-                    continue
-                if writing is None or writing.task is not step.task:
-                    writing = self._begin(step.task)
-                try:
-                    if writing is not None:
-                        self._write(writing, step, ready)
-                except (ArchiveError, StorageError) as error:
-                    step.task.dead = True
-                    self._failed(step.task.path, error)
-                if step.task.dead and writing is not None:
-                    writing.file.abort()
-                    writing = None
-        finally:
+            if writing is None:
+                writing = self._begin(task)
             if writing is not None:
+                self._write(writing, step, ready)
+        except (ArchiveError, StorageError) as error:
+            task.dead = True
+            self.failed(task.path, "content", error)
+        finally:
+            if task.dead and writing is not None:
                 writing.file.abort()
+        return None if task.dead else writing
 
-    def _steps(self, tasks: Sequence[_Task]) -> Iterator[tuple[_Step, tuple[int, int] | None]]:
-        """All that is to be written for these files, parts of one block together."""
-        for task in tasks:
-            try:
-                _, parts = self._tree.parts(task.entry)
-                for together in _neighbours(parts):
-                    if task.dead:
-                        break
-                    first = together[0]
-                    yield _Step(task, together), None if first.id is None else (first.archive, first.block)
-            except (ArchiveError, StorageError) as error:
-                yield _Step(task, [], error), None
-            else:
-                yield _Step(task, []), None
-
-    def _begin(self, task: _Task) -> _Writing | None:
+    def _begin(self, task: Task) -> _Writing | None:
         from blake3 import blake3
 
         file = self._restorer.open(self._with_attributes(task.entry, task.path), task.parent)
         if file is None:
             task.dead = True
             return None
-        return _Writing(task, file, None if self._tree.streams_vouched else blake3())
+        return _Writing(task, file, None if self.tree.streams_vouched else blake3())
 
-    def _write(self, writing: _Writing, step: _Step, ready: Future[Block] | None) -> None:
+    def _write(self, writing: _Writing, step: Step, ready: Future[Block] | None) -> None:
         from rozenfmt.tree.content import Hole
 
         if step.error is not None:
             raise step.error
         block = None if ready is None else ready.result()
-        for part in step.parts:
+        for part in step.parts or ():
             if block is None:
                 writing.hash_hole(part.length)
                 done = writing.file.write(Hole(part.length))
             else:
-                data = self._checked(block, self._tree.stream_type, part.archive, part.piece, part.length, part.id)
+                data = self._checked(block, self.tree.stream_type, part.archive, part.piece, part.length, part.id)
                 if writing.whole is not None:
                     writing.whole.update(data)
                 done = writing.file.write(data)
             if not done:
-                step.task.dead = True
+                writing.task.dead = True
                 return
-        self._tick(step.task.path)
+        self._tick(writing.task.path)
         if not step.parts:
             self._end(writing)
 
@@ -516,10 +542,10 @@ class ExtractJob:
         entry = writing.task.entry
         writing.task.dead = True
         if writing.whole is not None:
-            id_key = self._tree.require_read(entry.archive)
+            id_key = self.tree.require_read(entry.archive)
             if crypto.content_id(id_key, writing.whole.digest(), entry.size) != entry.content_id:
                 msg = "a content in parts is not the one that its id names: the file is not restored"
-                name = self._tree.object_name(entry.archive)
+                name = self.tree.object_name(entry.archive)
                 raise BlockError(msg, object=name, block=entry.block, clause="6.2")
         writing.file.commit()
 
@@ -539,11 +565,18 @@ class ExtractJob:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """Parts of a file, all of one block or one hole; none at its end, or if they cannot be found."""
+class Step:
+    """Something to write.
 
-    task: _Task
-    parts: Sequence[Part]
+    Attributes:
+        tasks: Files whose contents are pieces of one block; or one file.
+        parts: Of that one, parts that are all in one block, or a hole; empty at its end, or if its parts cannot
+            be found. None for whole contents.
+        error: Why they cannot be found.
+    """
+
+    tasks: Sequence[Task]
+    parts: Sequence[Part] | None
     error: ArchiveError | StorageError | None = None
 
 
@@ -551,7 +584,7 @@ class _Step:
 class _Writing:
     """A file that is being written, and the hash of its content as far as it is needed."""
 
-    task: _Task
+    task: Task
     file: FileWriter
     whole: blake3 | None
     holes: int = 0

@@ -107,7 +107,7 @@ def runs(tree: TreeReader, wanted: Iterable[Wanted[T]]) -> Iterator[Run[T]]:
             offset, length, _, _ = source.place(sequence)
         except (ArchiveError, StorageError) as error:
             yield run
-            yield Run(deque([(item, _Slot(sequence))]), error=error)
+            yield Run(deque([(item, _Slot(sequence))]), number=number, error=error)
             run = Run()
             continue
         if not run.takes(number, offset, length):

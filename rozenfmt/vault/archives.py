@@ -62,13 +62,16 @@ class ObjectProblem:
     what: str
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.object}: {self.detail}"
+
 
 @dataclass(frozen=True, slots=True)
 class SnapshotList:
-    """All snapshots that can be read, by host, set and order; and what was passed over.
+    """All snapshots that can be read, and what was passed over; iterating gives the snapshots.
 
     Attributes:
-        snapshots: The snapshots.
+        snapshots: By host and set, each set's oldest first.
         problems: Objects that are passed over, and gaps.
     """
 
@@ -323,7 +326,7 @@ class Archives:
                 found.append(result)
             else:
                 what = result.failure_class if isinstance(result, ArchiveError) else "storage"
-                problems.append(ObjectProblem(info.name, what, str(result)))
+                problems.append(ObjectProblem(info.name, what, _message(result)))
         found.sort(key=lambda one: (one.host, one.host_id, one.name, one.sequence, one.archive_id))
         self._snapshots = {one.object: one for one in found}
         problems += self._gaps(found, listing)
@@ -366,6 +369,11 @@ class Archives:
 
 def _strange(name: str) -> ObjectProblem:
     return ObjectProblem(name, "name", "no object of a vault has such a name; it is ignored")
+
+
+def _message(error: ArchiveError | StorageError) -> str:
+    """What is wrong, without the object that the problem names anyway."""
+    return error.message if isinstance(error, ArchiveError) else str(error)
 
 
 def _words(kind: Kind) -> str:
