@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rozenfmt.adapters import LogEvents, progress_bar
+    from rozenfmt.adapters import LogEvents, ProgressBar, progress_bar
     from rozenfmt.archive.check import CheckReport, Damage, check
     from rozenfmt.archive.compare import Change, Difference, compare
     from rozenfmt.archive.extract import ExtractResult
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         IndexDamaged,
         KeyFailure,
         LimitError,
+        MissingArchive,
         NoMatchingKey,
         RozenError,
         SignatureError,
@@ -44,9 +45,14 @@ if TYPE_CHECKING:
     from rozenfmt.format.nodes import Kind
     from rozenfmt.format.registry import Right
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+    from rozenfmt.vault.editions import PersonState
+    from rozenfmt.vault.hostkey import HostKey
+    from rozenfmt.vault.keyring import Person
+    from rozenfmt.vault.results import BackupResult, Command, Conflict, ConflictAnswer, Move, OnConflict
+    from rozenfmt.vault.vault import Vault
 
 _HOMES: Final = {
-    "rozenfmt.adapters": ("LogEvents", "progress_bar"),
+    "rozenfmt.adapters": ("LogEvents", "ProgressBar", "progress_bar"),
     "rozenfmt.archive.check": ("CheckReport", "Damage", "check"),
     "rozenfmt.archive.compare": ("Change", "Difference", "compare"),
     "rozenfmt.archive.extract": ("ExtractResult",),
@@ -64,6 +70,7 @@ _HOMES: Final = {
         "IndexDamaged",
         "KeyFailure",
         "LimitError",
+        "MissingArchive",
         "NoMatchingKey",
         "RozenError",
         "SignatureError",
@@ -79,6 +86,11 @@ _HOMES: Final = {
     "rozenfmt.format.nodes": ("Kind",),
     "rozenfmt.format.registry": ("Right",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
+    "rozenfmt.vault.editions": ("PersonState",),
+    "rozenfmt.vault.hostkey": ("HostKey",),
+    "rozenfmt.vault.keyring": ("Person",),
+    "rozenfmt.vault.results": ("BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict"),
+    "rozenfmt.vault.vault": ("Vault",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -88,10 +100,14 @@ __all__ = [
     "ArchiveError",
     "ArchiveWriter",
     "Argon2Cost",
+    "BackupResult",
     "BlockError",
     "BlockInfo",
     "Change",
     "CheckReport",
+    "Command",
+    "Conflict",
+    "ConflictAnswer",
     "ConflictError",
     "CreateResult",
     "Damage",
@@ -99,6 +115,7 @@ __all__ = [
     "Event",
     "ExtractResult",
     "HeaderError",
+    "HostKey",
     "Identity",
     "IndexDamaged",
     "Inspection",
@@ -107,10 +124,16 @@ __all__ = [
     "LimitError",
     "LogEvents",
     "Member",
+    "MissingArchive",
+    "Move",
     "NoMatchingKey",
+    "OnConflict",
     "Passphrase",
+    "Person",
+    "PersonState",
     "Problem",
     "Progress",
+    "ProgressBar",
     "ProgressCallback",
     "Recipient",
     "Right",
@@ -123,6 +146,7 @@ __all__ = [
     "TruncatedError",
     "UnsupportedError",
     "UsageError",
+    "Vault",
     "VerifyKey",
     "WrongPassphrase",
     "__version__",

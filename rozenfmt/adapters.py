@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rozenfmt.display import count, safe, size
-from rozenfmt.events import Event, Problem, Progress, ProgressCallback
+from rozenfmt.events import Event, Problem, Progress
 
-__all__ = ["LogEvents", "progress_bar"]
+__all__ = ["LogEvents", "ProgressBar", "progress_bar"]
 
 
 class LogEvents:
@@ -46,8 +47,35 @@ class LogEvents:
             )
 
 
+class ProgressBar:
+    """A progress callback that draws on a terminal; made by ``progress_bar``."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, amount="", path="")
+
+    def __call__(self, event: Event) -> None:
+        """Take one event, on the thread that does the work."""
+        if isinstance(event, Progress):
+            amount = f"{count(event.files, 'entry', 'entries')}  {size(event.bytes_done)}"
+            if event.bytes_stored:
+                amount += f" → {size(event.bytes_stored)}"
+            total = event.bytes_total
+            done = min(event.bytes_done, total) if total else event.bytes_done
+            self._bar.update(self._task, total=total or None, completed=done, amount=amount, path=safe(event.path))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar away while the block runs, to ask something."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+
 @contextmanager
-def progress_bar() -> Iterator[ProgressCallback | None]:
+def progress_bar() -> Iterator[ProgressBar | None]:
     """Show a progress bar on standard error while the block runs.
 
     Yields:
@@ -75,15 +103,4 @@ def progress_bar() -> Iterator[ProgressCallback | None]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as bar:
-        task = bar.add_task("", total=None, amount="", path="")
-
-        def show(event: Event) -> None:
-            if isinstance(event, Progress):
-                amount = f"{count(event.files, 'entry', 'entries')}  {size(event.bytes_done)}"
-                if event.bytes_stored:
-                    amount += f" → {size(event.bytes_stored)}"
-                total = event.bytes_total
-                done = min(event.bytes_done, total) if total else event.bytes_done
-                bar.update(task, total=total or None, completed=done, amount=amount, path=safe(event.path))
-
-        yield show
+        yield ProgressBar(bar)

@@ -18,6 +18,7 @@ import rozenfmt as rz
 __all__ = [
     "ask_passphrase",
     "identities_from",
+    "people_from",
     "read_passphrase",
     "read_small",
     "recipients_from",
@@ -121,6 +122,18 @@ def identities_from(
     if given is not None:
         keys.append(rz.Passphrase(given))
     return tuple(keys)
+
+
+def people_from(files: Sequence[str], *, ask: bool, passphrase_file: str | None) -> tuple[rz.Identity, ...]:
+    """Keys of people, by default the one that the environment names; a passphrase is for their files only."""
+    given: str | None = None
+    if passphrase_file is not None:
+        given = read_passphrase(passphrase_file)
+    elif ask:
+        given = ask_passphrase("Passphrase")
+    if not files and os.environ.get("ROZENFMT_IDENTITY"):
+        files = (os.environ["ROZENFMT_IDENTITY"],)
+    return tuple(_load(rz.Identity.load, file, given) for file in files)
 
 
 def signing_key_from(file: str, passphrase_file: str | None) -> rz.SigningKey:

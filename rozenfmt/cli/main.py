@@ -16,7 +16,7 @@ import click
 
 import rozenfmt as rz
 
-from . import archive, examine, keys
+from . import archive, backup, examine, keys, owner
 from .keyfiles import refuse_secrets
 from .options import State
 from .output import Exit, Output, message, text_fields
@@ -33,29 +33,45 @@ Exit codes:
 
 \b
 Environment:
-  ROZENFMT_IDENTITY  key file to read with, where no -i is given
-  NO_COLOR           no colours
+  ROZENFMT_IDENTITY    key file to read with, where no -i is given
+  ROZENFMT_HOST_KEY    host key to back up with, where no --host-key is given
+  ROZENFMT_CONFIG_DIR  where host keys are saved; by default in the user's configuration
+  ROZENFMT_CACHE_DIR   where hosts keep their caches; by default in the user's cache
+  NO_COLOR             no colours
 """
 
 
+class _InOrder(click.Group):
+    """Lists its commands as they were added: in the order in which a person meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names of the commands."""
+        return list(self.commands)
+
+
 @click.group(
+    cls=_InOrder,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=_EPILOG,
 )
 @click.version_option(rz.__version__, prog_name="rozenfmt", message="%(prog)s %(version)s")
 def root() -> None:
-    """Encrypted, self-describing backup archives that outlive the program that wrote them.
+    """Encrypted backups that outlive the program that wrote them.
+
+    A VAULT holds many backups of one or more machines, in a folder of any storage that fsspec knows:
+    a path, or a URL such as s3://bucket/vault. An archive is a single file; see "archive".
 
     \b
     Begin so:
       rozenfmt keygen -o me.key
-      rozenfmt archive create -r me.key photos.rzn ~/photos
-      rozenfmt archive extract -i me.key photos.rzn restored
+      rozenfmt init /mnt/disk/vault -i me.key
+      rozenfmt backup /mnt/disk/vault ~/photos --name photos
+      rozenfmt restore /mnt/disk/vault latest:photos restored -i me.key
     """
 
 
-@root.group("archive", no_args_is_help=False)
+@root.group("archive", cls=_InOrder, no_args_is_help=False)
 def archive_group() -> None:
     """Write, read and examine single archives.
 
@@ -64,8 +80,11 @@ def archive_group() -> None:
 
 
 keys.add_commands(root)
+owner.add_commands(root)
+backup.add_commands(root)
 archive.add_commands(archive_group)
 examine.add_commands(archive_group)
+root.add_command(root.commands.pop("archive"))  # last
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3

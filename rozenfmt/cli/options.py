@@ -53,7 +53,9 @@ def member_name(value: str) -> bytes | int:
     raise click.BadParameter(msg)
 
 
-def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], click.Command]:
+def command(
+    group: click.Group, name: str, cls: type[click.Command] = click.Command
+) -> Callable[[Callable[..., int]], click.Command]:
     """A command of ``group`` with the options that every command has; it is called with an ``Output``."""
 
     def decorate(function: Callable[..., int]) -> click.Command:
@@ -78,7 +80,7 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int]], cli
             click.option("-q", "--quiet", is_flag=True, help="Only problems and errors."),
         ):
             call = option(call)
-        made = group.command(name)(call)
+        made = group.command(name, cls=cls)(call)
         made.params = made.params[_COMMON:] + made.params[:_COMMON]  # a command's own options come first
         return made
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ __all__ = [
     "shown_location",
     "size",
     "text_fields",
+    "when",
 ]
 
 _SECRET: Final = re.compile(r"rz[ipsq]1[a-z2-7]{20,}")
@@ -74,6 +76,14 @@ def text_fields(name: str, value: str | bytes) -> dict[str, str]:
             name: data.decode("utf-8", "backslashreplace"),
             f"{name}_base64": base64.b64encode(data).decode(),
         }
+
+
+def when(nanoseconds: int) -> str:
+    """A point in time, in the local time zone, for a person."""
+    try:
+        return datetime.fromtimestamp(nanoseconds // 10**9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return f"{nanoseconds // 10**9} s"
 
 
 def duration(seconds: float) -> str:
@@ -140,6 +150,12 @@ class Output:
         if self.json:
             self.record({"command": self.command, "status": status.name.lower(), **fields})
         return status
+
+    def warnings(self, texts: Iterable[str]) -> None:
+        """What is not as it should be, and does not keep the command from its work."""
+        if not self.json:
+            for text in texts:
+                self.note(f"rozenfmt: warning: {message(text)}")
 
     def problems(self, problems: Sequence[rz.Problem], total: int) -> None:
         """What could not be done, on standard error."""

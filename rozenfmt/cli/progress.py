@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from rozenfmt import adapters
 
 if TYPE_CHECKING:
-    from rozenfmt.events import ProgressCallback
-
     from .output import Output
 
 __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(output: Output) -> Iterator[ProgressCallback | None]:
+def progress_bar(output: Output) -> Iterator[adapters.ProgressBar | None]:
     """Show a bar while the block runs; gives the callback that feeds it, or None if there is none."""
     if output.quiet or output.json:
         yield None
