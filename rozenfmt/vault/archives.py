@@ -75,8 +75,8 @@ class SnapshotList:
         problems: Objects that are passed over, and gaps.
     """
 
-    snapshots: tuple[Snapshot, ...]
-    problems: tuple[ObjectProblem, ...]
+    snapshots: list[Snapshot]
+    problems: list[ObjectProblem]
 
     def __iter__(self) -> Iterator[Snapshot]:
         return iter(self.snapshots)
@@ -330,7 +330,7 @@ class Archives:
         found.sort(key=lambda one: (one.host, one.host_id, one.name, one.sequence, one.archive_id))
         self._snapshots = {one.object: one for one in found}
         problems += self._gaps(found, listing)
-        return SnapshotList(tuple(found), tuple(problems))
+        return SnapshotList(found, problems)
 
     def _snapshot(self, row: tuple[MetaName, ObjectInfo]) -> Snapshot | ArchiveError | StorageError:
         name, info = row
