@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from blake3 import blake3
 
 from rozenfmt.archive.streamwriter import hash_zeros
-from rozenfmt.errors import ConflictError, SourceError
+from rozenfmt.errors import ConflictError, SourceError, UsageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.format.snapshots import Mode
@@ -247,6 +247,19 @@ class Capture:
             self._old = known.find(name) if known is not None else None
         return self._old
 
+    def _old_of(self, entry: Entry) -> Entry | None:
+        """The baseline's entry of this name; one of another kind is gone, and this one is new."""
+        found = self._find(entry.name)
+        if found is None:
+            return None
+        if found[1].kind == entry.kind:
+            return found[1]
+        known = self._stack[-1].known
+        assert known is not None
+        self._gone(known.path, found[1])
+        self._old = None
+        return None
+
     def _places_hold(self, entry: Entry) -> bool:
         """Whether everything that an entry of the baseline refers to is still there."""
         if entry.xattr_ref is not None and not self._usable(entry.xattr_archive):
@@ -278,14 +291,13 @@ class Capture:
     def enter(self, entry: Entry) -> None:
         """A directory begins."""
         path = self._path(entry.name)
-        found = self._find(entry.name) if self._stack else None
         above = self._stack[-1]
-        old = found[1] if found is not None else None
+        old = self._old_of(entry)
         known, moved = None, False
-        if old is not None and old.kind == Kind.DIRECTORY:
+        if old is not None:
             assert above.known is not None
             known = self._baseline.directory(_join(above.known.path, entry.name), self._gone)
-        elif old is None:
+        else:
             was = self._baseline.moved_directory(path, self._scanner.stat)
             if was is not None:
                 known, moved = self._baseline.directory(was, self._gone), True
@@ -348,8 +360,7 @@ class Capture:
 
     def small(self, entry: Entry, data: bytes) -> None:
         """A file with its whole content."""
-        found = self._find(entry.name)
-        old = found[1] if found is not None else None
+        old = self._old_of(entry)
         one = self._store.id_of(data) if data else None
         if self._conflicts(old, one):
             assert old is not None
@@ -366,8 +377,7 @@ class Capture:
 
     def stream(self, entry: Entry, reader: FileReader) -> None:
         """A big or sparse file."""
-        found = self._find(entry.name)
-        old = found[1] if found is not None else None
+        old = self._old_of(entry)
         sure = self._signature()
         path = self._path(entry.name)
         if self._worm and old is not None and old.kind == Kind.FILE:
@@ -432,8 +442,7 @@ class Capture:
 
     def link(self, entry: Entry) -> None:
         """Another name of a file that was delivered before."""
-        found = self._find(entry.name)
-        old = found[1] if found is not None else None
+        old = self._old_of(entry)
         first = self._links.get(entry.link_group or b"")
         if first is not None:
             _copy_content(first, entry)
@@ -447,11 +456,10 @@ class Capture:
 
     def other(self, entry: Entry) -> None:
         """What has no content to read, or whose content cannot be read."""
-        found = self._find(entry.name)
-        old = found[1] if found is not None else None
+        old = self._old_of(entry)
         if entry.marks & Mark.UNREADABLE and self._keep_old(old):
             return
-        same = old is not None and old.kind == entry.kind and not entry.marks & Mark.UNREADABLE
+        same = old is not None and not entry.marks & Mark.UNREADABLE
         self._classify(entry, old, content_same=same)
         self._add(entry, UNTRUSTED)
 
@@ -524,7 +532,7 @@ class Capture:
         answer = policy if isinstance(policy, str) else policy(conflict)
         if answer not in ("restore", "accept", "keep-both", "skip", "fail"):
             msg = f"{answer!r} is no answer to a conflict: restore, accept, keep-both, skip or fail"
-            raise ConflictError(msg)
+            raise UsageError(msg)
         if answer == "fail":
             msg = (
                 f"{os.fsdecode(conflict.path)!r} has another content now, and the set is write-once; nothing was stored"
@@ -629,7 +637,7 @@ class Capture:
     def _classify(self, entry: Entry, old: Entry | None, *, content_same: bool) -> None:
         """Count an entry as new, changed, of changed metadata, or the same."""
         result = self.result
-        if old is None or old.kind != entry.kind:
+        if old is None:
             result.new += 1
             if self._baseline.known and entry.has_content:
                 assert entry.content_id is not None

@@ -508,8 +508,8 @@ class Vault:
         """
         if self._snapshots is None:
             found = self._reading().snapshots()
-            self._snapshots = list(found)
-            self.problems += [f"{one.object}: {one.detail}" for one in found.problems]
+            self._snapshots = list(found.snapshots)
+            self.problems += map(str, found.problems)
         return [
             one
             for one in self._snapshots
