@@ -149,34 +149,36 @@ class Catalog:
             raise StorageError(msg) from error
         self.is_new = os.path.getsize(self.path) == 0
         self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-        db = self._db
         try:
-            if file_system(folder) in _NETWORK:
-                db.execute("PRAGMA journal_mode = DELETE")  # shared memory does not work there
-            else:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA temp_store = FILE")
-            db.execute("PRAGMA cache_size = -16384")
-            if not self.is_new and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise CatalogDamaged
-            with self._transaction():
-                version = db.execute("PRAGMA user_version").fetchone()[0]
-                if version not in (0, _VERSION):
-                    raise CatalogDamaged
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-                owner = db.execute("SELECT value FROM about WHERE key = 'owner'").fetchone()
-                if owner is None:
-                    db.execute("INSERT INTO about VALUES ('owner', ?)", (self._owner,))
-                elif owner[0] != self._owner:
-                    msg = f"{self.path} is the cache of another vault or host; give another place (cache_dir)"
-                    raise UsageError(msg)
-            db.executescript(_TEMPORARY)
+            self._prepare(network=file_system(folder) in _NETWORK)
         except BaseException:
-            db.close()
+            self._db.close()
             raise
+
+    def _prepare(self, *, network: bool) -> None:
+        db = self._db
+        if network:
+            db.execute("PRAGMA journal_mode = DELETE")  # shared memory does not work there
+        else:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA temp_store = FILE")
+        db.execute("PRAGMA cache_size = -16384")
+        if not self.is_new and db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise CatalogDamaged
+        with self._transaction():
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise CatalogDamaged
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+            db.execute("INSERT OR IGNORE INTO about VALUES ('owner', ?)", (self._owner,))
+            owner = db.execute("SELECT value FROM about WHERE key = 'owner'").fetchone()[0]
+        if owner != self._owner:
+            msg = f"{self.path} is the cache of another vault or host; give another place (cache_dir)"
+            raise UsageError(msg)
+        db.executescript(_TEMPORARY)
 
     def put_aside(self) -> None:
         """Give a damaged file another name, with what belongs to it."""
@@ -297,12 +299,11 @@ class Catalog:
 
     def find_node(self, key: bytes) -> Place | None:
         """Place of a node by the hash of its facts and places."""
-        row = self._db.execute(
+        return self._db.execute(  # type: ignore[no-any-return]
             "SELECT archive, block, piece FROM main.nodes WHERE key = ? UNION ALL "
             "SELECT archive, block, piece FROM fresh_nodes WHERE key = ? LIMIT 1",
             (key, key),
         ).fetchone()
-        return row  # type: ignore[no-any-return]
 
     def add_nodes(self, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Note nodes in the metadata archive that is being written."""
