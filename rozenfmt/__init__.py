@@ -45,10 +45,13 @@ if TYPE_CHECKING:
     from rozenfmt.format.nodes import Kind
     from rozenfmt.format.registry import Right
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+    from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.hostkey import HostKey
     from rozenfmt.vault.keyring import Person
+    from rozenfmt.vault.restore import PlannedArchive, RestorePlan, RestoreResult
     from rozenfmt.vault.results import BackupResult, Command, Conflict, ConflictAnswer, Move, OnConflict
+    from rozenfmt.vault.snapshot import Counts, Snapshot, SnapshotSource
     from rozenfmt.vault.vault import Vault
 
 _HOMES: Final = {
@@ -87,9 +90,12 @@ _HOMES: Final = {
     "rozenfmt.format.registry": ("Right",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
     "rozenfmt.vault.editions": ("PersonState",),
+    "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.hostkey": ("HostKey",),
     "rozenfmt.vault.keyring": ("Person",),
+    "rozenfmt.vault.restore": ("PlannedArchive", "RestorePlan", "RestoreResult"),
     "rozenfmt.vault.results": ("BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict"),
+    "rozenfmt.vault.snapshot": ("Counts", "Snapshot", "SnapshotSource"),
     "rozenfmt.vault.vault": ("Vault",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
@@ -109,6 +115,7 @@ __all__ = [
     "Conflict",
     "ConflictAnswer",
     "ConflictError",
+    "Counts",
     "CreateResult",
     "Damage",
     "Difference",
@@ -131,16 +138,23 @@ __all__ = [
     "Passphrase",
     "Person",
     "PersonState",
+    "PlannedArchive",
     "Problem",
     "Progress",
     "ProgressBar",
     "ProgressCallback",
     "Recipient",
+    "RestorePlan",
+    "RestoreResult",
     "Right",
     "RozenError",
     "SalvageReport",
     "SignatureError",
     "SigningKey",
+    "Snapshot",
+    "SnapshotChange",
+    "SnapshotDiff",
+    "SnapshotSource",
     "SourceError",
     "StorageError",
     "TruncatedError",

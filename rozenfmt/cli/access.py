@@ -14,7 +14,7 @@ import click
 import rozenfmt as rz
 
 from .keyfiles import people_from, recipients_from
-from .options import storage
+from .options import storage_named
 from .output import Output, message, shown_location, text_fields
 
 __all__ = [
@@ -88,12 +88,14 @@ def opened(
             out.warnings(vault.problems)
 
 
-def access(*, owner: bool = False) -> Callable[[Command], Command]:
+def access(*, owner: bool = False, output: bool = False) -> Callable[[Command], Command]:
     """Options for coming in as a person, given to the command as one ``access``.
 
     Args:
         owner: Only the vault's owner has any business here, so ``--owner`` is not offered.
+        output: The command needs ``-o`` for itself.
     """
+    names = ("--storage-option",) if output else ("-o", "--storage-option")
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
@@ -113,7 +115,7 @@ def access(*, owner: bool = False) -> Callable[[Command], Command]:
             )
             return function(*args, access=how, **rest)
 
-        wrapped: Callable[..., Any] = storage(call)
+        wrapped: Callable[..., Any] = storage_named(*names)(call)
         if not owner:
             wrapped = click.option(
                 "--owner",

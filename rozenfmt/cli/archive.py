@@ -33,7 +33,7 @@ from .progress import progress_bar
 if TYPE_CHECKING:
     from rozenfmt.archive.writer import ArchiveWriter
 
-__all__ = ["OVERWRITE", "add_commands", "extracted"]
+__all__ = ["OVERWRITE", "add_commands", "entry_fields", "entry_line", "entry_name", "extracted"]
 
 OVERWRITE: Final = click.Choice(["never", "if-changed", "always"])
 _CIPHERS: Final = click.Choice(["xchacha20-poly1305", "xaes-256-gcm"])
@@ -290,15 +290,16 @@ def _add_list(group: click.Group) -> None:
         for start in starts:
             for entry in archive.walk(start):
                 if out.json:
-                    out.record(_entry_fields(entry))
+                    out.record(entry_fields(entry))
                 elif null:
                     sys.stdout.buffer.write(entry.path_bytes + b"\0")
                 else:
-                    out.line(_long(entry) if long else _name(entry))
+                    out.line(entry_line(entry) if long else entry_name(entry))
         return Exit.DONE
 
 
-def _name(entry: rz.ArchiveEntry) -> str:
+def entry_name(entry: rz.ArchiveEntry) -> str:
+    """Its path; of a directory with a slash behind."""
     return safe(entry.path_bytes) + ("/" if entry.kind is rz.Kind.DIRECTORY else "")
 
 
@@ -313,13 +314,14 @@ _TYPES: Final = {
 }
 
 
-def _long(entry: rz.ArchiveEntry) -> str:
+def entry_line(entry: rz.ArchiveEntry) -> str:
+    """A line as of ``ls -l``."""
     mode = stat.filemode(_TYPES.get(entry.kind.name, 0) | entry.mode)
     owner = f"{safe(entry.user) or entry.uid}/{safe(entry.group) or entry.gid}"
     amount = f"{entry.device[0]},{entry.device[1]}" if entry.device else str(entry.size)
     target = f" -> {safe(entry.target)}" if entry.target else ""
     marks = " (changed while stored)" if entry.changed else " (unreadable when stored)" if entry.unreadable else ""
-    return f"{mode} {owner:<17} {amount:>12} {_time(entry.mtime_ns)} {_name(entry)}{target}{marks}"
+    return f"{mode} {owner:<17} {amount:>12} {_time(entry.mtime_ns)} {entry_name(entry)}{target}{marks}"
 
 
 def _time(nanoseconds: int) -> str:
@@ -329,7 +331,8 @@ def _time(nanoseconds: int) -> str:
         return f"{nanoseconds // 10**9:>15} s"
 
 
-def _entry_fields(entry: rz.ArchiveEntry) -> dict[str, Any]:
+def entry_fields(entry: rz.ArchiveEntry) -> dict[str, Any]:
+    """An entry, for JSON."""
     fields: dict[str, Any] = {
         **text_fields("path", entry.path_bytes),
         "kind": entry.kind.name.lower(),

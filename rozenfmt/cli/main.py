@@ -16,7 +16,7 @@ import click
 
 import rozenfmt as rz
 
-from . import archive, backup, examine, keys, owner
+from . import archive, backup, examine, keys, owner, restore, snapshots
 from .keyfiles import refuse_secrets
 from .options import State
 from .output import Exit, Output, message, text_fields
@@ -79,9 +79,8 @@ def archive_group() -> None:
     """
 
 
-keys.add_commands(root)
-owner.add_commands(root)
-backup.add_commands(root)
+for module in (keys, owner, backup, snapshots, restore):
+    module.add_commands(root)
 archive.add_commands(archive_group)
 examine.add_commands(archive_group)
 root.add_command(root.commands.pop("archive"))  # last

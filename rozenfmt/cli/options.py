@@ -16,7 +16,7 @@ import rozenfmt as rz
 from .keyfiles import identities_from, read_small, verify_key_from
 from .output import Output
 
-__all__ = ["Reading", "State", "byte_size", "command", "key_options", "reading", "storage"]
+__all__ = ["Reading", "State", "byte_size", "command", "key_options", "reading", "storage", "storage_named"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -114,26 +114,34 @@ def key_options(function: Command) -> Command:
 
 
 def storage(function: Command) -> Command:
-    """``--storage-option`` and ``--storage-options-file``, given to the command as ``storage_options``."""
+    """``-o``, ``--storage-option`` and ``--storage-options-file``, given to the command as ``storage_options``."""
+    return storage_named("-o", "--storage-option")(function)
 
-    @functools.wraps(function)
-    def call(*args: Any, storage_option: tuple[str, ...], storage_options_file: str | None, **rest: Any) -> Any:
-        options = _storage_options(storage_option, storage_options_file)
-        return function(*args, storage_options=options, **rest)
 
-    file = click.option(
-        "--storage-options-file",
-        metavar="FILE",
-        help="JSON object of such options; for secrets that no environment variable or profile gives.",
-    )
-    pair = click.option(
-        "-o",
-        "--storage-option",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Option for the storage (fsspec); VALUE may be JSON. Repeatable. Others see it: no secrets.",
-    )
-    return pair(file(call))  # type: ignore[return-value]
+def storage_named(*names: str) -> Callable[[Command], Command]:
+    """Likewise, with other names of the first option."""
+
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def call(*args: Any, storage_option: tuple[str, ...], storage_options_file: str | None, **rest: Any) -> Any:
+            options = _storage_options(storage_option, storage_options_file)
+            return function(*args, storage_options=options, **rest)
+
+        file = click.option(
+            "--storage-options-file",
+            metavar="FILE",
+            help="JSON object of such options; for secrets that no environment variable or profile gives.",
+        )
+        pair = click.option(
+            *names,
+            "storage_option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Option for the storage (fsspec); VALUE may be JSON. Repeatable. Others see it: no secrets.",
+        )
+        return pair(file(call))  # type: ignore[return-value]
+
+    return decorate
 
 
 def _storage_options(pairs: tuple[str, ...], file: str | None) -> dict[str, Any] | None:

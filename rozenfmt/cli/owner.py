@@ -140,7 +140,7 @@ def _host_fields(host: rz.HostKey, file: str) -> dict[str, Any]:
 def _add_enrol(root: click.Group) -> None:
     @command(root, "enrol")
     @click.option("-o", "--output", metavar="FILE", help="Where to save the host's key; by default for this machine.")
-    @access(owner=True)
+    @access(owner=True, output=True)
     @click.argument("location", metavar="VAULT")
     @click.argument("label", metavar="LABEL")
     def enrol(out: Output, *, access: Access, location: str, label: str, output: str | None) -> int:
