@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rozenfmt.errors import (
@@ -415,11 +416,10 @@ class Grammar:
             raise IndexDamaged(msg, clause="9")
         entries = list(leaf.entries())
         kind, last = self._last_entry
-        doubled = leaf.kind is IndexKind.PATH and len({entry[0] for entry in entries}) < len(entries)
-        if leaf.kind is IndexKind.PATH and kind is leaf.kind and entries[0][0] == last[0]:
-            doubled = True
-        if doubled or entries != sorted(entries) or (kind is leaf.kind and entries[0] < last):
-            msg = "look-up leaves are not sorted"
+        rows = [last, *entries] if kind is leaf.kind else entries
+        paths = leaf.kind is IndexKind.PATH  # a path stands once; a content's prefix may stand at several places
+        if any(a >= b or (paths and a[0] == b[0]) for a, b in pairwise(rows)):
+            msg = "look-up leaves are not sorted, or have a row twice"
             raise IndexDamaged(msg, clause="9")
         self._last_entry = (leaf.kind, entries[-1])
         return leaf

@@ -104,6 +104,7 @@ def archive(maker: Maker, offset: int, attributes: dict[bytes, list[Any]]) -> di
         "stanzas": [row[:2] for row in maker.header_record.get(9, [])],
         "header": notation(maker.header_record),
         "secret": maker.secret.hex(),
+        "id_key": maker.id_key.hex() if maker.id_key is not None else None,
         "blocks": [block(one) for one in maker.blocks],
         "entries": entries,
     }

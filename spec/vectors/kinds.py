@@ -8,8 +8,8 @@ from rozenfmt.format import nodes
 from rozenfmt.format.nodes import Entry, Kind
 from rozenfmt.format.varint import encode_column
 from spec.vectors.maker import BROWSER, HOST_ID_KEY, Hook, Maker
-from spec.vectors.negative import bad, drop, edit, flip, put, row, small
-from spec.vectors.positive import BROWSE, VAULT, VECTORS, Other, Vector, data, metadata, of, positive
+from spec.vectors.negative import bad, drop, edit, flip, put, row
+from spec.vectors.positive import BROWSE, VAULT, VECTORS, Other, Vector, data, metadata, of, positive, small
 
 DATA: dict[str, Any] = {"kind": 1, "id_key": HOST_ID_KEY, "signed": True}
 
@@ -299,7 +299,7 @@ for _name, _description, _hooks in (
     ("sub-table-id", "a sub-table of another id", {"logical:inner table": edit(4, flip)}),
     ("sub-table-itself", "a table that is its own sub-table", {"hints:inner table": put(2, numbers(1, 0))}),
 ):
-    keyed(f"node-{_name}", "5.1", _description, _hooks)  # type: ignore[arg-type]
+    keyed(f"node-{_name}", "5.1", _description, _hooks)
 
 
 def _moved(entry: Entry, **place: int) -> Entry:
@@ -405,7 +405,12 @@ data_index(
     {"look-up": lambda rows: sorted([(*rows[0][:2], 7), *rows[1:]])},
 )
 data_index("data-look-up-missing", "a piece that is not in the look-up", {"look-up": lambda rows: rows[1:]})
-data_index("data-look-up-more", "a look-up with a row twice", {"look-up": lambda rows: sorted([*rows, rows[0]])})
+data_index(
+    "data-look-up-more",
+    "a look-up with a row twice",
+    {"look-up": lambda rows: sorted([*rows, rows[0]])},
+    browse="index",
+)
 data_index(
     "data-paths", "a path look-up in an archive of kind 1", {"paths": lambda _: [(bytes(16), 0, 0)]}, browse="index"
 )

@@ -915,7 +915,9 @@ def indexed(*leaves: Draft, **changes: Any) -> tuple[Forge, bytes]:
     ("leaves", "changes", "error"),
     [
         ([CONTENT, PATH, TABLE], {}, None),
-        ([CONTENT, CONTENT], {}, None),
+        ([CONTENT, CONTENT], {}, IndexDamaged),
+        ([CONTENT, leaf(1, 1, b"prefix-a" + b"\0\1")], {}, None),
+        ([leaf(1, 2, b"prefix-aprefix-a" + bytes(4))], {}, IndexDamaged),
         ([PATH, CONTENT], {}, IndexDamaged),
         ([TABLE, PATH], {}, IndexDamaged),
         ([leaf(1, 2, b"prefix-aprefix-b" + bytes(4))], {}, None),

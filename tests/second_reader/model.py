@@ -152,7 +152,7 @@ def _header_record(section: bytes, maced: bytes, raw: bytes) -> Header:
         raise Malformed("MACs of suite 0 are not zero")
     if features:
         refuse("unsupported", "3", f"required feature {features[0]}")
-    if id_key_number != 0 and kind in (3, 4):
+    if id_key_number > (1 if kind in (1, 2) else 0):
         refuse("unsupported", "3", f"id key {id_key_number}")
     buckets = (h_bucket, p_bucket, o_bucket)
     return Header(
@@ -212,6 +212,7 @@ class Identities:
     passphrases: list[str] = field(default_factory=list)
     verify_key: bytes | None = None
     allow_plain: bool = False
+    id_key: bytes | None = None  # of the vault's host
 
     @property
     def any(self) -> bool:
@@ -227,7 +228,7 @@ class Keys:
         self.seal_i = p.kdf("seal I", self.i)
         self.path_key = p.kdf("path", self.i)
         self.seal_c = p.kdf("seal C", p.kdf("content key C", key)) if right == 1 else None
-        self.id_key = p.kdf("content id", key) if right == 1 else None
+        self.id_key: bytes | None = p.kdf("content id", key) if right == 1 else None
         self.block_mac = p.kdf("block mac S", key) if right == 1 else None
 
     @property
@@ -270,6 +271,13 @@ def _try_stanza(header: Header, stanza: Stanza, identities: Identities) -> bytes
 
 def unwrap(header: Header, identities: Identities) -> Keys | None:
     """Section 7, then commitments, then header MACs. None: no identity was given."""
+    keys = _unwrap(header, identities)
+    if keys is not None and header.id_key_number == 1:
+        keys.id_key = identities.id_key if keys.s is not None else None
+    return keys
+
+
+def _unwrap(header: Header, identities: Identities) -> Keys | None:
     if header.suite == 0:
         return Keys(1, bytes(32))
     if not identities.any:
@@ -303,9 +311,9 @@ class BlockType(NamedTuple):
 
 
 TYPES = {
-    b"FHDR": BlockType("I", "no", "13"),
-    b"FCNT": BlockType("C", "pieces", "13"),
-    b"FEND": BlockType("I", "yes", "13"),
+    b"FHDR": BlockType("I", "no", "3"),
+    b"FCNT": BlockType("C", "pieces", "3"),
+    b"FEND": BlockType("I", "yes", "3"),
     b"PACK": BlockType("C", "pieces", "13"),
     b"TREE": BlockType("I", "pieces", "23"),
     b"TREX": BlockType("C", "pieces", "23"),
@@ -315,7 +323,7 @@ TYPES = {
     b"FOOT": BlockType("", "special", "1234"),
     b"DIRY": BlockType("", "yes", "4"),
     b"ckpt": BlockType("I", "optional", "123"),
-    b"keyr": BlockType("", "reserved", "2"),
+    b"keyr": BlockType("", "yes", "2"),
     b"prty": BlockType("", "reserved", "1234"),
 }
 
@@ -384,7 +392,7 @@ def check_type(header: Header, frame: Frame) -> BlockType | None:
     if not (frame.type.isalpha() and frame.type.isascii()):
         refuse("block", "11.2 (g)", "type is not four letters")
     known = TYPES.get(frame.type)
-    if known is None or frame.type in (b"SNAP", b"XREF"):
+    if known is None:
         if frame.type[:1].isupper():
             refuse("unsupported", "11.2 (g)", f"critical type {frame.type.decode()}")
         if header.suite == 0 and frame.flags & 1:
@@ -532,10 +540,13 @@ class Entry:
     marks: int = 0
     content_id: bytes | None = None
     content_at: Location | None = None
+    content_in: int = 0  # archive numbers, in archives of kind 2
     node_id: bytes | None = None
     node_at: Location | None = None
+    node_in: int = 0
     xattr_id: bytes | None = None
     xattr_at: Location | None = None
+    xattr_in: int = 0
     xattrs: list[tuple[bytes, bytes]] | None = None
     path: bytes = b""
 
@@ -558,12 +569,14 @@ class Inner:
     ids: list[bytes]
     places: list[Location]
     path: bytes
+    archives: list[int]
 
 
 class Part(NamedTuple):
     length: int
     id: bytes | None  # None: a hole
     at: Location | None
+    archive: int = 0
 
 
 @dataclass
@@ -578,6 +591,7 @@ class PartInner:
     lengths: list[int]
     ids: list[bytes]
     places: list[Location]
+    archives: list[int]
 
 
 @dataclass
@@ -633,14 +647,27 @@ def _count(rows: int) -> int:
     return rows
 
 
-def _path_hint(hints: Map) -> bytes:
+ARCHIVES = {1: 8, 3: 9, 5: 10}  # which hint has the archive numbers to which places
+
+
+def _numbers(hints: Map, key: int, count: int, vault: bool) -> list[int]:
+    """Archive numbers to the places in `key` (vault.md, section 5.1)."""
+    there = present(hints, ARCHIVES[key], vault and count > 0)
+    return p.column(p.is_bytes(hints[ARCHIVES[key]]), count) if there else [0] * count
+
+
+def _path_hint(hints: Map, vault: bool) -> bytes:
+    if vault:
+        present(hints, 7, False)
+        return b""
     path = p.is_bytes(need(hints, 7))
     for name in path.split(b"/") if path else []:
         _check_name(name)
     return path
 
 
-def parse_node(piece: bytes) -> Node:
+def parse_node(piece: bytes, *, vault: bool = False) -> Node:
+    """`vault`: it stands in an archive of kind 2."""
     if len(piece) < 4:
         raise Malformed("node is cut off")
     n = int.from_bytes(piece[:4], "little")
@@ -651,7 +678,9 @@ def parse_node(piece: bytes) -> Node:
     kind = p.is_uint(need(logical, 1))
     what: Leaf | Inner | PartLeaf | PartInner | None = None
     if kind in (1, 5):
-        what = _directory_leaf(logical, hints, partial=kind == 5)
+        if vault and kind == 5:
+            raise Malformed("a partial directory in an archive of kind 2")
+        what = _directory_leaf(logical, hints, partial=kind == 5, vault=vault)
     elif kind == 2:
         count = _count(p.is_uint(need(logical, 2), 1))
         what = Inner(
@@ -659,17 +688,19 @@ def parse_node(piece: bytes) -> Node:
             p.column(p.is_bytes(need(logical, 4)), count),
             split(p.is_bytes(need(logical, 5)), 32, count),
             _places(hints, 1, count),
-            _path_hint(hints),
+            _path_hint(hints, vault),
+            _numbers(hints, 1, count, vault),
         )
         if 0 in what.counts:
             raise Malformed("inner node with an empty child")
     elif kind == 3:
-        what = _part_leaf(logical, hints)
+        what = _part_leaf(logical, hints, vault)
     elif kind == 4:
         lengths = p.column(p.is_bytes(need(logical, 3)))
         _count(len(lengths))
         ids = split(p.is_bytes(need(logical, 4)), 32, len(lengths))
-        what = PartInner(p.is_uint(need(logical, 2)), lengths, ids, _places(hints, 1, len(lengths)))
+        places, numbers = _places(hints, 1, len(lengths)), _numbers(hints, 1, len(lengths), vault)
+        what = PartInner(p.is_uint(need(logical, 2)), lengths, ids, places, numbers)
         if not lengths or 0 in lengths or sum(lengths) != what.total:
             raise Malformed("lengths of the sub-tables do not add up")
     return Node(p.h(piece[4 : 4 + n]), kind, what)
@@ -690,7 +721,7 @@ def _numbered(record: Map, key: int, count: int) -> list[tuple[int, p.Value]]:
     return rows
 
 
-def _directory_leaf(logical: Map, hints: Map, *, partial: bool) -> Leaf:
+def _directory_leaf(logical: Map, hints: Map, *, partial: bool, vault: bool) -> Leaf:
     count = _count(p.is_uint(need(logical, 2)))
     names = _names(p.is_bytes(need(logical, 3)), count)
     kinds = p.is_bytes(need(logical, 4), count)
@@ -744,7 +775,13 @@ def _directory_leaf(logical: Map, hints: Map, *, partial: bool) -> Leaf:
         entry.node_at = at
     for entry, at in zip(with_xattrs, _optional_places(hints, 5, len(with_xattrs)), strict=False):
         entry.xattr_at = at
-    return Leaf(partial, entries, _path_hint(hints))
+    for entry, number in zip(filled, _numbers(hints, 1, len(filled), vault), strict=True):
+        entry.content_in = number
+    for entry, number in zip(directories, _numbers(hints, 3, len(directories), vault), strict=True):
+        entry.node_in = number
+    for entry, number in zip(with_xattrs, _numbers(hints, 5, len(with_xattrs), vault), strict=True):
+        entry.xattr_in = number
+    return Leaf(partial, entries, _path_hint(hints, vault))
 
 
 def _owners(logical: Map, entries: list[Entry]) -> None:
@@ -769,7 +806,7 @@ def _owners(logical: Map, entries: list[Entry]) -> None:
         raise Malformed("owner that no entry uses")
 
 
-def _part_leaf(logical: Map, hints: Map) -> PartLeaf:
+def _part_leaf(logical: Map, hints: Map, vault: bool) -> PartLeaf:
     total = p.is_uint(need(logical, 2))
     lengths = p.column(p.is_bytes(need(logical, 3)))
     _count(len(lengths))
@@ -791,8 +828,9 @@ def _part_leaf(logical: Map, hints: Map) -> PartLeaf:
     found = split(p.is_bytes(logical[4]), 32, stored) if present(logical, 4, stored > 0) else []
     ids = iter(found)
     places = iter(_optional_places(hints, 1, stored))
+    archives = iter(_numbers(hints, 1, stored, vault))
     parts = [
-        Part(length, None, None) if number in holes else Part(length, next(ids), next(places))
+        Part(length, None, None) if number in holes else Part(length, next(ids), next(places), next(archives))
         for number, length in enumerate(lengths)
     ]
     return PartLeaf(total, parts)

@@ -28,6 +28,7 @@ from .model import (
     refuse,
 )
 from .primitives import Malformed, need, present
+from .snapshots import Metadata
 
 TAIL = 64
 WINDOW = 256 * 1024
@@ -69,6 +70,7 @@ class Archive:
     signature: str | None = None  # "valid" or "none" once checked
     stored: dict[Location, Callable[[], bytes]] = field(default_factory=dict)
     terminated: bool = False
+    metadata: Metadata | None = None  # of an archive of kind 2
 
     def contents(self, path: bytes) -> bytes:
         for entry in self.tree:
@@ -93,9 +95,10 @@ def read(
     passphrases: Sequence[str] = (),
     verify_key: bytes | None = None,
     allow_plain: bool = False,
+    id_key: bytes | None = None,
 ) -> Result:
     """Reads all archives of the object and checks them completely, as far as the keys allow."""
-    identities = Identities(list(x25519_private), list(passphrases), verify_key, allow_plain)
+    identities = Identities(list(x25519_private), list(passphrases), verify_key, allow_plain, id_key)
     result = Result()
     base = 0
     while True:
@@ -129,7 +132,7 @@ class _Sequential:
         self.ended: dict[int, int] = {}  # sequence number of FEND by stream
         self.packed: dict[Location, bytes] = {}
         self.nodes: dict[Location, m.Node] = {}
-        self.xattrs: dict[Location, tuple[bytes, list[tuple[bytes, bytes]]]] = {}
+        self.xattrs: dict[Location, tuple[bytes | None, list[tuple[bytes, bytes]]]] = {}
         self.leaves: list[tuple[Frame, m.IndexLeaf]] = []
         self.root: m.IndexRoot | None = None
         self.first_index: int | None = None
@@ -140,6 +143,7 @@ class _Sequential:
         """Reads one archive; the offset behind it in the object."""
         header = m.parse_header(self.data[self.base :])
         self.header = self.out.header = header
+        self.metadata = self.out.metadata = Metadata(header.archive_id) if header.kind == 2 else None
         m.check_usable(header, self.identities)
         self.keys = m.unwrap(header, self.identities)
         self.out.right = None if self.keys is None else self.keys.right
@@ -181,6 +185,8 @@ class _Sequential:
     def order(self, frame: Frame) -> None:
         """The grammar of section 5, as far as the types alone tell; so it binds readers without a key too."""
         kind = frame.type
+        if self.metadata is not None and self.first_index is None:
+            self.metadata.order(kind)
         if kind == b"INDX":
             if self.first_index is None:
                 self.first_index = frame.seq
@@ -214,15 +220,19 @@ class _Sequential:
                     self.packed[frame.seq, number] = piece
             elif frame.type == b"TREE":
                 for number, piece in enumerate(block.pieces):
-                    self.nodes[frame.seq, number] = m.parse_node(piece)
+                    self.nodes[frame.seq, number] = m.parse_node(piece, vault=self.header.kind == 2)
             elif frame.type == b"TREX":
                 assert self.keys is not None
                 for number, piece in enumerate(block.pieces):
-                    self.xattrs[frame.seq, number] = (self.keys.content_id(piece), m.parse_xattrs(piece))
+                    one = None if self.keys.id_key is None else self.keys.content_id(piece)
+                    self.xattrs[frame.seq, number] = (one, m.parse_xattrs(piece))
             elif frame.type == b"ckpt":
                 self.checkpoint_block(frame, block)
             elif frame.type == b"DIRY":
                 check_diry(block.body)
+            if self.metadata is not None:
+                nodes = [self.nodes[frame.seq, n] for n in range(len(block.pieces))] if frame.type == b"TREE" else []
+                self.metadata.take(frame.type, frame.seq, block, nodes)
 
     def stream_start(self, block: Block) -> None:
         record = block.record
@@ -295,6 +305,8 @@ class _Sequential:
         if kind != 4:
             if kind == 2 and self.header.kind != 3:
                 raise Malformed("path look-up in an archive that is not self-contained")
+            if kind == 1 and self.header.kind not in (1, 3):
+                raise Malformed("content look-up in an archive without contents")
             if self.leaves and kind < self.leaves[-1][1].kind:
                 raise Malformed("leaves of the index out of order")
             self.leaves.append((frame, m.parse_index_leaf(kind, block)))
@@ -392,6 +404,9 @@ class _Complete:
             self.stream(seq, end)
         if self.r.header.kind == 3:
             self.tree()
+        if self.r.metadata is not None:
+            ids = {at: one for at, (one, _) in self.r.xattrs.items()} if self.r.sees_content else None
+            self.r.metadata.complete(self.r.nodes, ids)
 
     def block_table(self) -> None:
         seq = 0
@@ -418,6 +433,10 @@ class _Complete:
             refuse("index", "9", "content look-up is not sorted")
         ends = [(end.content_id[:8], seq, 0) for seq, end in self.r.ends.items()]
         if not self.r.sees_content:
+            return
+        if self.keys.id_key is None:
+            if sorted(row[1:] for row in rows) != sorted(self.r.packed):
+                refuse("index", "9", "content look-up contradicts the places of the contents")
             return
         made = [(self.keys.content_id(x)[:8], seq, n) for (seq, n), x in self.r.packed.items()]
         for stream in self.r.streams:
@@ -525,7 +544,7 @@ class _Complete:
                 refuse("block", "8.1", "entry contradicts its content")
         if entry.xattr_id is not None and entry.xattr_at is not None:
             found = self.r.xattrs.get(entry.xattr_at)
-            if found is None or not p.same(found[0], entry.xattr_id):
+            if found is None or found[0] != entry.xattr_id:
                 refuse("block", "8.1", "no extended attributes of that id")
             entry.xattrs = found[1]
 

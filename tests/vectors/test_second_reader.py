@@ -15,6 +15,7 @@ from blake3 import blake3
 import rozenfmt as rz
 
 from ..second_reader import model, reader  # noqa: TID252
+from ..second_reader.snapshots import Metadata  # noqa: TID252
 from .harness import Keyring, cases, load, names
 
 POSITIVE = [name for name in names() if load(name)[1]["expected"] == "success"]
@@ -61,6 +62,8 @@ def compare(archive: reader.Archive, told: dict[str, Any]) -> None:
     assert (header.signer.hex() if header.signer is not None else None) == told["signer"]
     assert [[stanza.type, stanza.right] for stanza in header.stanzas] == told["stanzas"]
     assert archive.blocks == [(b["type"], b["sequence"], b["length"]) for b in told["blocks"]]
+    if archive.right is not None and archive.metadata is not None:
+        compare_snapshot(archive.metadata, {b["type"]: b["map"] for b in told["blocks"] if "map" in b})
     if archive.right is None or header.kind != 3:
         return
     assert [entry.path.hex() for entry in archive.tree] == [one["path"] for one in told["entries"]]
@@ -75,6 +78,44 @@ def compare(archive: reader.Archive, told: dict[str, Any]) -> None:
             assert [[n.hex(), v.hex()] for n, v in entry.xattrs or []] == one["xattrs"]
             if one["blake3"] is not None:
                 assert blake3(archive.contents(entry.path)).hexdigest() == one["blake3"]
+
+
+def compare_snapshot(found: Metadata, told: dict[str, Any]) -> None:
+    """SNAP, XREF and the last keyr are those of the sidecar."""
+    snap, keys = found.snapshot, told["SNAP"]
+    assert snap is not None
+    assert [f"h'{one.hex()}'" for one in found.editions] == told["keyr"]["1"]
+    assert "".join(one.archive_id.hex() for one in found.references) == told["XREF"]["1"][2:-1]
+    assert bytes(one.kind for one in found.references).hex() == told["XREF"]["2"][2:-1]
+    assert [f"h'{snap.vault_id.hex()}'", f"h'{snap.host_id.hex()}'"] == [keys["1"], keys["2"]]
+    assert [f'"{snap.label}"', f'"{snap.set_name}"', snap.sequence] == [keys["3"], keys["4"], keys["5"]]
+    assert ([f"h'{one.hex()}'" for one in snap.parent] if snap.parent is not None else None) == keys.get("6")
+    assert "".join(one.hex() for one in snap.heads) == keys["7"][2:-1]
+    root = [f"h'{snap.root_id.hex()}'", snap.root_archive, *snap.root_at]
+    assert [snap.mode, snap.times, root, list(snap.totals)] == [keys[key] for key in ("8", "9", "10", "11")]
+    assert [f'"{tag}"' for tag in snap.tags] == keys["13"]
+    assert [snap.counts, snap.parent_state, snap.flags] == [keys[key] for key in ("14", "19", "20")]
+    rows = [[f"h'{old.hex()}'", f"h'{new.hex()}'", kind] for old, new, kind in snap.moves]
+    assert rows == keys.get("15", [])
+    assert [f"h'{path.hex()}'" for path in snap.deletions] == keys.get("16", [])
+    assert [[f"h'{path.hex()}'", f'"{word}"', f'"{text}"'] for path, word, text in snap.problems] == keys.get("17", [])
+    assert [[f"h'{path.hex()}'", answer] for path, answer in snap.conflicts] == keys.get("18", [])
+
+
+@pytest.mark.parametrize("name", ["data", "data-ids-unchecked", "data-look-up-place", "metadata"])
+def test_with_the_id_key_of_the_host(name: str) -> None:
+    data, sidecar = load(name)
+    told = load(name if sidecar["expected"] == "success" else "data")[1]["archives"][0]
+    keyring = Keyring.of(sidecar)
+    key = bytes.fromhex(told["id_key"])
+    if name in ("data", "metadata"):
+        reader.read(data, x25519_private=keyring.private, id_key=key)
+    else:
+        with pytest.raises(model.SpecError) as caught:
+            reader.read(data, x25519_private=keyring.private, id_key=key)
+        assert caught.value.failure_class == "index"
+    with pytest.raises(model.SpecError):
+        reader.read(data, x25519_private=keyring.private, id_key=bytes(32))
 
 
 @pytest.mark.parametrize("name", POSITIVE)

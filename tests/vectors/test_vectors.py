@@ -15,7 +15,9 @@ from blake3 import blake3
 
 import rozenfmt as rz
 from rozenfmt.errors import ArchiveError
+from rozenfmt.format import records
 from rozenfmt.format.decoder import decode_attributes
+from rozenfmt.format.snapshots import CrossReferences, SnapshotBody
 
 from .harness import FOLDER, Keyring, Outcome, cases, library, load, names
 
@@ -51,6 +53,11 @@ def compare(out: Outcome, sidecar: dict[str, Any], keyring: Keyring) -> None:
         for (block, _, _), one in zip(found["blocks"], told["blocks"], strict=True):
             if block.opened and block.type != b"FOOT":
                 assert (blake3(block.body).hexdigest() if block.body else None) == one["body"]
+        for block, _, what in found["blocks"]:
+            if isinstance(what, SnapshotBody):
+                assert records.encode(what) == block.body
+            elif block.type == b"XREF" and block.opened and not records.decode(CrossReferences, block.body).extra:
+                assert records.encode(CrossReferences.of(what)) == block.body
 
 
 def printable(value: Any) -> Any:
@@ -139,7 +146,8 @@ def test_every_class_and_every_type() -> None:
     seen = Counter(load(name)[1]["expected"] for name in names())
     assert set(seen) == CLASSES | {"success"}
     types = {block["type"] for n in POSITIVE for a in load(n)[1]["archives"] for block in a["blocks"]}
-    assert types >= {"FHDR", "FCNT", "FEND", "PACK", "TREE", "TREX", "INDX", "FOOT", "DIRY", "ckpt", "keyr", "prty"}
+    assert types >= {"FHDR", "FCNT", "FEND", "PACK", "TREE", "TREX", "INDX", "FOOT", "DIRY", "ckpt", "prty"}
+    assert types >= {"SNAP", "XREF", "keyr"}
 
 
 def test_attributes_of_sidecars() -> None:
