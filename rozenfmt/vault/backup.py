@@ -438,7 +438,9 @@ class _Run:
     def _remember(self, state: SetState, sequence: int, root: bytes, number: int, writer: NodeWriter) -> None:
         output, result = self._output, self._result
         assert output is not None
-        leans = sum(1 for archive in writer.references() if self._catalog.kind_of(archive) == Kind.METADATA)
+        kinds = [self._catalog.kind_of(archive) for archive in writer.references()]
+        leans = kinds.count(Kind.METADATA)
+        result.leans_on = leans, kinds.count(Kind.DATA)
         if not result.unchanged and state.leans > _LEAN_ON:
             leans = 0  # the directories were all written anew; what is left are tables of big files
         after = replace(

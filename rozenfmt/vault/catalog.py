@@ -27,7 +27,7 @@ __all__ = ["SIGNATURE", "Catalog", "CatalogDamaged", "Leaf", "Place", "SetState"
 
 _VERSION: Final = 1
 _BUSY_SECONDS: Final = 120
-_FRESH: Final = 20_000
+_FRESH: Final = 100_000  # pieces held in memory, about 25 MB, before they go to a temporary table
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "fuse.sshfs", "glusterfs"})
 
 Place = tuple[int, int, int]
@@ -179,6 +179,7 @@ class Catalog:
             msg = f"{self.path} is the cache of another vault or host; give another place (cache_dir)"
             raise UsageError(msg)
         db.executescript(_TEMPORARY)
+        self._tables = ["main.pieces"] if db.execute("SELECT 1 FROM pieces LIMIT 1").fetchone() else []
 
     def put_aside(self) -> None:
         """Give a damaged file another name, with what belongs to it."""
@@ -268,6 +269,7 @@ class Catalog:
         rows = ((one, *rest) for one, rest in sorted(self._pieces.items()))
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO fresh_pieces VALUES (?, ?, ?, ?, ?)", rows)
+        self._tables = ["main.pieces", "fresh_pieces"]
         self._pieces.clear()
 
     def find_piece(self, one: bytes) -> tuple[int, int, int, int] | None:
@@ -275,7 +277,7 @@ class Catalog:
         found = self._pieces.get(one)
         if found is not None:
             return found
-        for table in ("main.pieces", "fresh_pieces"):
+        for table in self._tables:  # those that may hold anything: this is asked for each new file
             row = self._db.execute(
                 f"SELECT archive, block, piece, size FROM {table} WHERE id = ?",  # noqa: S608
                 (one,),

@@ -334,6 +334,7 @@ def load_view(
     pin: tuple[int, tuple[bytes, ...]] | None = None,
     vault_id: bytes | None = None,
     report: Callable[[str], None] | None = None,
+    copies: Callable[[], Iterable[bytes]] | None = None,
 ) -> EditionView:
     """Read all editions of a vault.
 
@@ -344,6 +345,7 @@ def load_view(
         pin: Highest number and digests of the heads that were seen before.
         vault_id: The vault that it must be; None for any of the owner.
         report: Is told, in words, of everything that is passed over or missing.
+        copies: Gives editions from elsewhere, for when some in the storage are damaged, or all are lost.
 
     Raises:
         StorageError: There is no vault here, or the storage fails.
@@ -359,7 +361,7 @@ def load_view(
     say = report if report is not None else _silent
     found: list[Edition] = []
     refused: list[ArchiveError | StorageError] = []
-    infos = _list(storage, say)
+    infos = _list(storage, say, needed=copies is None)
     for info, result in zip(infos, _read_all(storage, infos, owners, vault_id), strict=True):
         if isinstance(result, Edition):
             found.append(result)
@@ -372,6 +374,10 @@ def load_view(
         # Whoever may write to the storage may spoil or add editions; that stops nobody.
         refused.append(result)
         say(f"passed over {info.name}: {result}")
+    if copies is not None and (refused or not found):
+        found += _from_copies(copies(), found, owners, vault_id, say)
+    if not found and not infos:
+        raise _no_vault(storage)
     if not found:
         raise _nothing(refused, asked=owner is not None)
     view = ed.merge(found)
@@ -387,7 +393,41 @@ def _silent(text: str) -> None:
     """Report to nobody."""
 
 
-def _list(storage: Storage, say: Callable[[str], None]) -> list[ObjectInfo]:
+def _from_copies(
+    copies: Iterable[bytes],
+    known: Sequence[Edition],
+    owners: frozenset[Recipient],
+    vault_id: bytes | None,
+    say: Callable[[str], None],
+) -> list[Edition]:
+    """Valid editions among the copies that are not known yet."""
+    found: dict[bytes, Edition] = {}
+    digests = {edition.digest for edition in known}
+    for raw in dict.fromkeys(copies):
+        try:
+            edition = ed.parse_edition(raw, owner=owners, vault_id=vault_id, name="a keyr block")
+        except UnsupportedError:
+            raise
+        except ArchiveError as error:
+            say(f"passed over a copy of an edition: {error}")
+            continue
+        if edition.digest not in digests:
+            found[edition.digest] = edition
+            say(
+                f"edition {edition.number} is not in {EDITIONS}, or damaged there: its copy in a metadata archive is used"
+            )
+    return list(found.values())
+
+
+def _no_vault(storage: Storage) -> StorageError:
+    msg = (
+        f"no vault here: {storage.url} has no object in {EDITIONS}. Check the address, or make a vault with "
+        "`rozenfmt init`"
+    )
+    return StorageError(msg, object=EDITIONS, fatal=True)
+
+
+def _list(storage: Storage, say: Callable[[str], None], *, needed: bool) -> list[ObjectInfo]:
     infos = []
     empty = True
     for info in storage.list(EDITIONS):
@@ -396,12 +436,8 @@ def _list(storage: Storage, say: Callable[[str], None]) -> list[ObjectInfo]:
             say(f"ignored {info.name}: not the name of an edition")
         else:
             infos.append(info)
-    if empty:
-        msg = (
-            f"no vault here: {storage.url} has no object in {EDITIONS}. Check the address, or make a vault with "
-            "`rozenfmt vault init`; if editions were lost, metadata archives have copies of them"
-        )
-        raise StorageError(msg, object=EDITIONS, fatal=True)
+    if empty and needed:
+        raise _no_vault(storage)
     return infos
 
 
@@ -451,10 +487,16 @@ def _nothing(
         return failed[0]
     why = f"; of the first one: {refused[0]}" if refused else ""
     msg = (
-        f"no object in {EDITIONS} is a valid edition of this vault, so it cannot be opened. Metadata archives have "
-        f"copies of editions in keyr blocks{why}"
+        f"no object in {EDITIONS} is a valid edition of this vault, so it cannot be opened; nor is a copy in a "
+        f"metadata archive that could be read{why}"
     )
     return HeaderError(msg, object=EDITIONS, clause="vault 3.3")
+
+
+def stored_digests(storage: Storage) -> set[bytes]:
+    """Digests of all objects that stand where editions do, whatever they are."""
+    infos = _list(storage, _silent, needed=False)
+    return {crypto.digest(storage.read(info.name, 0, info.size)) for info in infos if info.size <= ed.MAX_OBJECT}
 
 
 def store_edition(storage: Storage, raw: bytes, *, entropy: Entropy = os.urandom) -> str:

@@ -104,6 +104,7 @@ class BackupResult:
         read_bytes: Bytes that were read to find out what is new.
         stored_bytes: Bytes written to the storage.
         archives: Objects written: name and length in bytes, the snapshot's own last.
+        leans_on: How many other metadata archives, and how many data archives, the snapshot refers to.
         moves: What was moved (the first 16,384).
         deletions: Paths that are gone (the first 16,384); a directory stands for what was in it.
         conflicts: Files of a WORM set whose content changed.
@@ -130,6 +131,7 @@ class BackupResult:
     read_bytes: int = 0
     stored_bytes: int = 0
     archives: list[tuple[str, int]] = field(default_factory=list)
+    leans_on: tuple[int, int] = (0, 0)
     moves: list[Move] = field(default_factory=list)
     deletions: list[bytes] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)

@@ -22,6 +22,7 @@ from rozenfmt.keys import Identity, Recipient
 from . import keyring as keys
 from .editions import HostState
 from .hostkey import HostKey
+from .recovery import edition_copies
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -196,6 +197,7 @@ class Vault:
                 pin=(host.pin_number, host.pin_digests) if host is not None else None,
                 vault_id=host.vault_id if host is not None else None,
                 report=problems.append,
+                copies=(lambda: edition_copies(storage, problems.append)) if identities else None,
             )
             vault = cls(storage, view, host=host, identities=identities, cache_dir=cache_dir, problems=problems)
             stack.pop_all()
@@ -322,6 +324,25 @@ class Vault:
         keyring, owner = self._owning()
         self._publish(keys.next_edition(keyring, owner, retire_hosts=[bytes.fromhex(host_id)], now_ns=time.time_ns()))
 
+    def repair_editions(self) -> int:
+        """Store editions again that are damaged or lost, from their copies in metadata archives.
+
+        Returns:
+            How many were stored.
+
+        Raises:
+            UsageError: The owner's identity is not at hand.
+        """
+        self._owning()
+        stored = 0
+        there = keys.stored_digests(self._storage)
+        for head in self._view.heads:
+            if head.digest not in there:
+                keys.store_edition(self._storage, head.raw)
+                stored += 1
+        self.refresh()
+        return stored
+
     def _owning(self) -> tuple[keys.Keyring, Identity]:
         owner = next((one for one in self._identities if one.recipient == self._view.owner), None)
         if owner is None or self._keyring is None:
@@ -343,6 +364,7 @@ class Vault:
             pin=(self._view.number, self._view.digests),
             vault_id=self._view.vault_id,
             report=self.problems.append,
+            copies=(lambda: edition_copies(self._storage, self.problems.append)) if self._identities else None,
         )
         if self._identities:
             self._keyring = keys.open_keyring(self._view, self._identities)
@@ -451,9 +473,12 @@ class Vault:
             raise UsageError(msg)
         return self.host
 
-    def _catalog_path(self, host: HostKey) -> str:
+    def _cache_folder(self) -> str:
         folder = self._cache_dir if self._cache_dir is not None else default_cache_dir()
-        return os.path.join(folder, host.vault_id.hex(), f"{host.host_id.hex()}.sqlite")
+        return os.path.join(folder, self.vault_id.hex())
+
+    def _catalog_path(self, host: HostKey) -> str:
+        return os.path.join(self._cache_folder(), f"{host.host_id.hex()}.sqlite")
 
     def _check_pin(self, catalog: Any) -> None:
         """Refuse editions older than those that this host has used before (vault.md, section 3.3)."""
@@ -463,11 +488,14 @@ class Vault:
             self._view.check_pin(int.from_bytes(pin[:8], "little"), digests)
 
     def _excludes(self, patterns: list[str | bytes], source: Source) -> Excludes | None:
-        """The user's patterns, and the vault itself where it lies inside of its own source."""
+        """The user's patterns, and vault and cache themselves where they lie inside of a source."""
         from rozenfmt.tree.excludes import Excludes
 
-        own = _inside(self._storage, source)
-        found = [*patterns, *([own] if own is not None else [])]
+        found = [*patterns]
+        for folder in (getattr(self._storage, "root", None), self._cache_folder()):
+            own = _inside(folder, source) if folder is not None else None
+            if own is not None:
+                found.append(own)
         return Excludes(found) if found else None
 
     def _put_back(self, parent: bytes, path: bytes, local: bytes) -> None:
@@ -720,14 +748,13 @@ def _patterns(exclude: Iterable[str], exclude_from: Iterable[str | os.PathLike[s
     return patterns
 
 
-def _inside(storage: Storage, source: Source) -> str | None:
-    """Pattern of the vault's own folder, if it lies below a source."""
-    root = getattr(storage, "root", None)
-    if root is None or source.command is not None:
+def _inside(folder: str, source: Source) -> str | None:
+    """Pattern of a folder of ours, if it lies below a source."""
+    if source.command is not None:
         return None
-    base, own = Path(os.path.realpath(os.fsdecode(source.path))), Path(os.path.realpath(root))
+    base, own = Path(os.path.realpath(os.fsdecode(source.path))), Path(os.path.realpath(folder))
     if base == own:
-        msg = f"{base} is the vault itself; it cannot be its own source"
+        msg = f"{base} is the vault itself, or the host's cache; it cannot be a source"
         raise UsageError(msg)
     if base not in own.parents:
         return None

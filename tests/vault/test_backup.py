@@ -273,7 +273,7 @@ def test_a_missing_source_may_be_meant(site: Site) -> None:
 def test_the_vault_inside_of_its_source_is_left_out(site: Site) -> None:
     fill(site)
     for _ in range(2):
-        done = site.backup(("root", site.root), exclude=["/cache/"])
+        done = site.backup(("root", site.root))
     assert done.unchanged
     with site.reader() as vault:
         assert not [e.path for e in vault.snapshot(done.snapshot_id) if "editions" in e.path]
@@ -656,3 +656,28 @@ def unprivileged() -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(0)
+
+
+@pytest.mark.parametrize("loss", ["all gone", "all empty", "newest flipped"])
+def test_lost_editions_are_read_from_metadata_archives(site: Site, loss: str) -> None:
+    fill(site)
+    friend = rz.Identity.generate()
+    with site.reader() as vault:
+        vault.grant(friend.recipient)
+    done = site.backup()
+    for path in site.objects("editions") if loss != "newest flipped" else site.objects("editions")[-1:]:
+        if loss == "all gone":
+            path.unlink()
+        elif loss == "all empty":
+            path.write_bytes(b"")
+        else:
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with Vault.open(site.url, identities=[friend], owner=site.me.recipient) as vault:
+        assert any("copy" in problem for problem in vault.problems)
+        assert vault.snapshot(done.snapshot_id).read("source/a.txt") == b"hello\n"
+        with pytest.raises(UsageError):
+            vault.repair_editions()
+    with site.reader() as vault:
+        assert vault.repair_editions() == 1
+        assert vault.repair_editions() == 0
+    site.check(site.backup().snapshot_id)
