@@ -1,4 +1,4 @@
-"""``rozenfmt.compare``: archives and directories against each other."""
+"""``rozenfmt.compare``: archives, snapshots and directories against each other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format.nodes import Entry, Kind, Mark
 
 from .reader import Archive
+from .treereader import TreeReader
 
 if TYPE_CHECKING:
     from rozenfmt.tree.excludes import Excludes
@@ -73,13 +74,14 @@ class _Item:
     entry: Entry
     content: Callable[[], Iterator[bytes]]
     xattrs: Callable[[], tuple[tuple[bytes, bytes], ...]]
+    ids_by: bytes | None = None  # stands for the key that its ids are made with
 
     @property
     def key(self) -> list[bytes]:
         return self.path.split(b"/")
 
 
-Side = Archive | str | bytes | os.PathLike[str]
+Side = TreeReader | str | bytes | os.PathLike[str]
 
 
 def compare(
@@ -90,13 +92,16 @@ def compare(
     exclude: Iterable[str] = (),
     progress: ProgressCallback | None = None,
 ) -> Difference:
-    """Compare archives and directories, byte by byte and with all metadata that restoring gives back.
+    """Compare archives, snapshots and directories, with all metadata that restoring gives back.
 
-    A directory stands for what ``add_tree`` would have stored of it, under its base name; compared
-    with an archive, only that part of the archive is looked at.
+    Contents are compared byte by byte.  Those with the same id by the same key are the same, and not
+    read: so it is between snapshots of one host.
+
+    A directory stands for what ``add_tree`` or ``backup`` would have stored of it, under its base name;
+    compared with an archive or a snapshot, only that part of it is looked at.
 
     Args:
-        a: An opened archive, or the path of a directory.
+        a: An opened archive, a snapshot, or the path of a directory.
         b: Likewise; differences are told as changes from a to b.
         contents: Compare contents too, not only sizes and metadata.
         exclude: Patterns in gitignore syntax, for directories.
@@ -104,7 +109,8 @@ def compare(
 
     Raises:
         UsageError: A side is neither, or the archive does not hold the directory's name.
-        ArchiveError: An archive is damaged.
+        NoMatchingKey: Contents must be read, and a key at hand may only browse.
+        ArchiveError: An archive is damaged, or missing.
     """
     started = time.monotonic()
     result = Difference()
@@ -114,12 +120,12 @@ def compare(
         if len(result.problems) < 10_000:
             result.problems.append(problem)
 
-    names = [None if isinstance(side, Archive) else _base_name(side) for side in (a, b)]
+    names = [None if isinstance(side, TreeReader) else _base_name(side) for side in (a, b)]
     both_local = None not in names
     excludes = _excludes(exclude)
     sides = [
         _archive_items(side, other)
-        if isinstance(side, Archive)
+        if isinstance(side, TreeReader)
         else _local_items(side, b"" if both_local else name or b"", excludes, report)
         for side, name, other in ((a, names[0], names[1]), (b, names[1], names[0]))
     ]
@@ -146,7 +152,7 @@ def compare(
 
 
 def _base_name(side: Side) -> bytes:
-    assert not isinstance(side, Archive)
+    assert not isinstance(side, TreeReader)
     return os.path.basename(os.path.abspath(os.fsencode(side))) or b"root"
 
 
@@ -157,8 +163,10 @@ def _excludes(patterns: Iterable[str]) -> Excludes | None:
     return Excludes(patterns) if patterns else None
 
 
-def _archive_items(archive: Archive, below: bytes | None) -> Iterator[_Item]:
+def _archive_items(archive: TreeReader, below: bytes | None) -> Iterator[_Item]:
     entries = archive.walk() if below is None else archive.walk(below)
+    # In an archive of its own ids are made with its own key, in a vault with that of the host.
+    ids_by = archive.archive_id if isinstance(archive, Archive) else getattr(archive, "host_id", None)
     for entry in entries:
 
         def content(entry: object = entry) -> Iterator[bytes]:
@@ -171,6 +179,7 @@ def _archive_items(archive: Archive, below: bytes | None) -> Iterator[_Item]:
             entry.raw,
             content,
             lambda raw=entry.raw: archive.attributes(raw),  # type: ignore[misc]
+            ids_by,
         )
 
 
@@ -179,7 +188,7 @@ def _local_items(
 ) -> Iterator[_Item]:
     from rozenfmt.tree.compare import local_entries
 
-    assert not isinstance(side, Archive)
+    assert not isinstance(side, TreeReader)
     root = os.path.abspath(os.fsencode(side))
     if not os.path.lexists(root):
         msg = f"{os.fsdecode(root)!r} does not exist"
@@ -237,6 +246,8 @@ def _content_differs(a: _Item, b: _Item, result: Difference, *, contents: bool) 
     unread = (a.entry.marks | b.entry.marks) & Mark.UNREADABLE
     if not contents or not a.entry.size or unread:
         return ["content"] if unread else []
+    if a.ids_by is not None and a.ids_by == b.ids_by and a.entry.content_id == b.entry.content_id:
+        return []
     result.bytes += a.entry.size
     same = all(x == y for x, y in _aligned(a.content(), b.content()))
     return [] if same else ["content"]
@@ -273,11 +284,18 @@ def _metadata(a: _Item, b: _Item, links: tuple[dict[bytes, bytes], dict[bytes, b
         found.append("target")
     if one.device != two.device:
         found.append("device")
-    if a.xattrs() != b.xattrs():
+    if _xattrs_differ(a, b):
         found.append("xattrs")
     if _linked(one, a.path, links[0]) != _linked(two, b.path, links[1]):
         found.append("links")
     return found
+
+
+def _xattrs_differ(a: _Item, b: _Item) -> bool:
+    one, two = a.entry.xattr_ref, b.entry.xattr_ref
+    if a.ids_by is not None and a.ids_by == b.ids_by:
+        return (one and one[0]) != (two and two[0])
+    return a.xattrs() != b.xattrs()
 
 
 def _linked(entry: Entry, path: bytes, seen: dict[bytes, bytes]) -> bytes | None:
