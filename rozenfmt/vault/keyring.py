@@ -413,9 +413,7 @@ def _from_copies(
             continue
         if edition.digest not in digests:
             found[edition.digest] = edition
-            say(
-                f"edition {edition.number} is not in {EDITIONS}, or damaged there: its copy in a metadata archive is used"
-            )
+            say(f"edition {edition.number} is missing or damaged in {EDITIONS}: a copy in a metadata archive is used")
     return list(found.values())
 
 
