@@ -119,9 +119,8 @@ def _add_snapshots(root: click.Group) -> None:
 def _table(found: list[rz.Snapshot], *, verbose: bool) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [("ID", "TIME", "HOST", "SET", "MODE", "ENTRIES", "SIZE", "CHANGES")]
     for one in found:
-        entries = f"{one.entry_count:,}"
-        row = (one.id[:_SHORT_ID], when(one.started_ns), safe(one.host), safe(one.name), one.mode)
-        rows.append((*row, entries, size(one.content_bytes), _changes(one)))
+        about = (one.id[:_SHORT_ID], when(one.started_ns), safe(one.host), safe(one.name), one.mode)
+        rows.append((*about, f"{one.entry_count:,}", size(one.content_bytes), _changes(one)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for number, row in enumerate(rows):
         cells = [

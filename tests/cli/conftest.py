@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .helpers import run
+from .site import Site, make_site
 
 HOSTILE = b"evil\x1b[31m\n\xff\\\xc2\x9b"
 
@@ -47,3 +48,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     run(*create, "-r", recipient, "--browse", "other.key", "--sign", "sign.key", "a.rzn", "tree", cwd=path)
     run(*create, "--plain", "plain.rzn", "tree", cwd=path)
     return World(path, tree, recipient, verify_key)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A vault for one test."""
+    return make_site(tmp_path)

@@ -29,12 +29,14 @@ def environment(extra: Mapping[str, str] | None = None, *, measured: bool = True
         measured: Let coverage follow into the process. Signals are tested without: coverage saves its
             data while the process ends, and what a signal does then is not the program's.
     """
-    unwanted = {"ROZENFMT_IDENTITY", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
-    kept = {key: value for key, value in os.environ.items() if key not in unwanted}
+    unwanted = {"NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
+    kept = {key: value for key, value in os.environ.items() if key not in unwanted and not key.startswith("ROZENFMT_")}
     if not measured:
         kept = {key: value for key, value in kept.items() if not key.startswith("COV")}
     # Compiled once for all processes, and not into the source tree.
     ours = {"PYTHONPYCACHEPREFIX": _compiled(), "COLUMNS": "100", "TERM": "xterm-256color"}
+    # Never the tester's own host keys and caches.
+    ours |= {"ROZENFMT_CONFIG_DIR": os.devnull, "ROZENFMT_CACHE_DIR": os.devnull}
     return {**kept, **ours, **(extra or {})}
 
 
