@@ -260,6 +260,14 @@ class ExtractJob:
             raise error
         self._tell(path, what, error)
 
+    def lose(self, task: Task, error: ArchiveError | StorageError) -> None:
+        """The content of a file is lost: its other names cannot be linked to it."""
+        task.dead = True
+        group = task.entry.link_group
+        if group is not None and self._groups.get(group) == task.path:
+            del self._groups[group]
+        self.failed(task.path, "content", error)
+
     # --- the tree -------------------------------------------------------------------------------
 
     def _chosen(self, path: bytes, entry: Entry) -> None:
@@ -431,7 +439,7 @@ class ExtractJob:
                     group.append(task)
             except (ArchiveError, StorageError) as error:
                 last = None if key != last else last
-                self.failed(task.path, "content", error)
+                self.lose(task, error)
         units.sort(key=lambda unit: unit[0])
         return units
 
@@ -449,7 +457,7 @@ class ExtractJob:
             block = ready.result()
         except (ArchiveError, StorageError) as error:
             for task in tasks:
-                self.failed(task.path, "content", error)
+                self.lose(task, error)
             return
         for task in tasks:
             self._small(task, block)
@@ -459,7 +467,7 @@ class ExtractJob:
         try:
             data = self._checked(block, b"PACK", entry.archive, entry.piece, entry.size, entry.content_id)
         except ArchiveError as error:
-            self.failed(task.path, "content", error)
+            self.lose(task, error)
             return
         self._restorer.small(self._with_attributes(entry, task.path), data, task.parent)
         self._tick(task.path)
@@ -477,11 +485,13 @@ class ExtractJob:
         return data
 
     def _link(self, task: Task) -> None:
-        assert task.entry.link_group is not None
+        group = task.entry.link_group
+        assert group is not None
         entry = self._with_attributes(task.entry, task.path)
         if not self._restorer.wanted(entry, task.parent):
             return
-        if self._restorer.link(entry, self._groups[task.entry.link_group], task.parent):
+        first = self._groups.setdefault(group, task.path)
+        if first != task.path and self._restorer.link(entry, first, task.parent):
             return
         if entry.has_content:
             self.contents([task])
@@ -500,8 +510,7 @@ class ExtractJob:
             if writing is not None:
                 self._write(writing, step, ready)
         except (ArchiveError, StorageError) as error:
-            task.dead = True
-            self.failed(task.path, "content", error)
+            self.lose(task, error)
         finally:
             if task.dead and writing is not None:
                 writing.file.abort()

@@ -351,10 +351,9 @@ class _PlanJob(ExtractJob):
 
     def _lost(self, task: Task, error: ArchiveError | StorageError | None) -> None:
         if error is not None and not task.dead:
-            task.dead = True
             self._plan.files -= 1
             self._plan.bytes -= task.entry.size
-            self.failed(task.path, "content", error)
+            self.lose(task, error)
 
     def _counted(self, found: Iterator[Run[T]]) -> Iterator[tuple[T, ArchiveError | StorageError | None]]:
         for run in found:
