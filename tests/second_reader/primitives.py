@@ -121,6 +121,10 @@ def low_order(public: bytes) -> bool:
     return False
 
 
+def x25519_public(private: bytes) -> bytes:
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
 def hpke_open(private: bytes, info: bytes, body: bytes) -> bytes | None:
     try:
         return _HPKE.decrypt(body, X25519PrivateKey.from_private_bytes(private), info=info)

@@ -593,12 +593,16 @@ def open_random(
 ) -> tuple[bytes, int]:
     """The content of one file of the last archive of the object, and the number of ranges that were read."""
     identities = Identities(list(x25519_private), list(passphrases), verify_key, allow_plain)
-    random = _Random(len(data), fetch or (lambda start, length: data[start : start + length]))
+    random = RandomAccess(len(data), fetch or (lambda start, length: data[start : start + length]))
     random.open(identities)
+    if random.keys is None or random.keys.s is None:
+        raise PermissionError("contents need the read right")
     return random.content(path), random.reads
 
 
-class _Random:
+class RandomAccess:
+    """One archive at the end of an object, by its index."""
+
     def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
         self.size = size
         self.fetch = fetch
@@ -642,8 +646,8 @@ class _Random:
         m.check_usable(header, identities)
         self.keys = m.unwrap(header, identities)
         m.check_foot(header, self.keys, identities, frame, foot)
-        if self.keys is None or self.keys.s is None:
-            raise PermissionError("contents need the read right")
+        if self.keys is None:
+            raise PermissionError("an identity is needed")
         seq, offset, length, whole = foot.root
         block = self.block(seq, offset, length, b"INDX", whole, "index")
         with place("index", "9"):
@@ -665,6 +669,8 @@ class _Random:
             known = m.check_type(self.header, frame)
             if frame.type != kind or frame.length != length or known is None:
                 refuse(failure_class, "12.4", f"block {seq} has another type or length than listed")
+            if not m.readable(known, self.keys):
+                refuse("no-recipient", "6.1", f"{kind.decode()} needs the read right")
             self.blocks[seq] = m.open_block(self.header, self.keys, known, frame)
         return self.blocks[seq]
 
@@ -689,6 +695,17 @@ class _Random:
         index = bisect_right([self.root.first_keys[number] for number in numbers], key) - 1
         return None if index < 0 else self.leaf(numbers[index])
 
+    def sequence_of(self, wanted: bytes) -> int:
+        """The one block of a type, by the block table."""
+        found = []
+        for number, kind in enumerate(self.root.kinds):
+            if kind == 3:
+                leaf = self.leaf(number)
+                found += [leaf.first_seq + at for at, row in enumerate(leaf.blocks) if row[0] == wanted]
+        if len(found) != 1:
+            refuse("block", "vault 5", f"{len(found)} blocks of type {wanted.decode()}")
+        return found[0]
+
     def listed(self, seq: int, *kinds: bytes) -> tuple[bytes, Block]:
         """A block by the block table."""
         leaf = self.leaf_for(3, seq.to_bytes(8, "big"))
@@ -709,7 +726,7 @@ class _Random:
 
     def node(self, node_id: bytes | None, at: Location) -> m.Node:
         with place("block", "8"):
-            node = m.parse_node(self.piece(at, b"TREE"))
+            node = m.parse_node(self.piece(at, b"TREE"), vault=self.header.kind == 2)
         if node_id is not None and not p.same(node.id, node_id):
             refuse("block", "12.5", "node has another id")
         if node.what is None:
