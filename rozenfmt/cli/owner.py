@@ -13,7 +13,7 @@ import rozenfmt as rz
 from .access import Access, access, cache_dir, host_key_file, one_recipient, vault_fields
 from .keyfiles import recipients_from
 from .options import command
-from .output import Exit, Output, safe, shown_location, text_fields
+from .output import Exit, Output, count, safe, shown_location, text_fields
 
 __all__ = ["add_commands"]
 
@@ -27,6 +27,7 @@ def add_commands(root: click.Group) -> None:
     _add_grant(root)
     _add_revoke(root)
     _add_people(root)
+    _add_repair(root)
 
 
 # --- init ---------------------------------------------------------------------------------------
@@ -338,3 +339,26 @@ def _add_people(root: click.Group) -> None:
                     }
                 )
             return out.document(Exit.DONE, {**vault_fields(vault), "people": listed})
+
+
+# --- editions -----------------------------------------------------------------------------------
+
+
+def _add_repair(root: click.Group) -> None:
+    @command(root, "repair-editions")
+    @access(owner=True)
+    @click.argument("location", metavar="VAULT")
+    def repair_editions(out: Output, *, access: Access, location: str) -> int:
+        """Store editions again that are damaged or lost: the list of keys, hosts and people.
+
+        Every metadata archive carries a copy of them. Readers use these by themselves and say so; hosts
+        cannot, and back up again after this.
+
+        \b
+        Example:
+          rozenfmt repair-editions s3://bucket/vault -i me.key
+        """
+        with access.open(out, location) as vault:
+            stored = vault.repair_editions()
+            out.summary(f"{count(stored, 'edition')} stored again" if stored else "nothing to repair")
+            return out.document(Exit.DONE, {**vault_fields(vault), "stored": stored})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -96,9 +95,8 @@ def test_options(site: Site) -> None:
     assert snapshot.name == f"{site.source}:{site.source / 'notes.txt'}"
     assert snapshot.tags == ("a", "b")
     found = [entry.path for entry in snapshot if entry.kind is rz.Kind.FILE]
-    assert found == ["notes", "pictures/2019/a.jpg", "pictures/2019/b.jpg", "pictures/cache/CACHEDIR.TAG"] + [
-        "pictures/notes.txt"
-    ]
+    pictures = ["2019/a.jpg", "2019/b.jpg", "cache/CACHEDIR.TAG", "notes.txt"]
+    assert found == ["notes", *(f"pictures/{name}" for name in pictures)]
 
 
 def test_a_source_with_an_equals_sign(site: Site) -> None:
@@ -322,8 +320,10 @@ def test_interrupted(site: Site, number: signal.Signals) -> None:
     before = sorted(site.path.glob("v/*/*/*"))
     dump = "head -c 3000000 /dev/urandom; touch started; exec sleep 60"
     process = subprocess.Popen(
-        [*INTERRUPTIBLE, *("backup", "v", "photos", "--name", "photos", "--stdin-from-command", "dump"), "--"]
-        + ["sh", "-c", dump],
+        [
+            *(*INTERRUPTIBLE, "backup", "v", "photos", "--name", "photos"),
+            *("--stdin-from-command", "dump", "--", "sh", "-c", dump),
+        ],
         cwd=site.path,
         env=environment(site.env, measured=False),
         stdin=subprocess.DEVNULL,

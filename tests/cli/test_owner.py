@@ -239,3 +239,16 @@ def test_what_is_passed_over_is_said(site: Site) -> None:
     document = site.run("hosts", "v", "-i", "me.key", "--json").document
     assert len(document["warnings"]) == 1
     site.backup()
+
+
+def test_lost_editions(site: Site) -> None:
+    site.backup()
+    for file in (site.path / "v" / "editions").iterdir():
+        file.unlink()
+    assert "no vault here" in site.backup(code=1).err
+    lost = site.run("snapshots", "v", "-i", "me.key")
+    assert "a copy in a metadata archive is used" in lost.err
+    assert "photos" in lost.out
+    assert site.run("repair-editions", "v", "-i", "me.key").out == "1 edition stored again\n"
+    site.backup()
+    assert site.run("repair-editions", "v", "-i", "me.key", "--json").document["stored"] == 0
