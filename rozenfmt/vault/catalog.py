@@ -423,6 +423,59 @@ class Catalog:
         ):
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608
 
+    # --- rebuilding -----------------------------------------------------------------------------
+
+    def rebuilt_leaf(self, set_number: int, path: bytes, leaf: Leaf) -> None:
+        """Note a leaf for ``replace_all``."""
+        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS rebuilt AS SELECT * FROM main.leaves WHERE 0")
+        row = (set_number, path, leaf.first, leaf.signatures, leaf.node)
+        self._db.execute("INSERT INTO rebuilt VALUES (?, ?, ?, ?, ?)", row)
+
+    def replace_all(self, lengths: Mapping[int, int], sets: Iterable[tuple[SetState, int]]) -> None:
+        """Forget everything, and take over what was noted; all of it or, when interrupted, nothing.
+
+        Args:
+            lengths: Of the archives that are there, by local number.
+            sets: Each set as it was at its latest snapshot, and its mode.
+        """
+        self._flush_pieces()
+        db = self._db
+        db.execute("CREATE TEMP TABLE IF NOT EXISTS rebuilt AS SELECT * FROM main.leaves WHERE 0")
+        with self._transaction():
+            for table in ("pieces", "contents", "nodes"):
+                db.execute(f"DELETE FROM main.{table}")  # noqa: S608
+                db.execute(f"INSERT INTO main.{table} SELECT * FROM fresh_{table}")  # noqa: S608
+            db.execute("DELETE FROM main.leaves")
+            db.execute("INSERT OR REPLACE INTO main.leaves SELECT * FROM rebuilt")
+            db.execute("UPDATE archives SET length = NULL")
+            db.executemany("UPDATE archives SET length = ? WHERE number = ?", [(v, k) for k, v in lengths.items()])
+            db.execute("UPDATE sets SET snapshot = NULL, foot = NULL, root = NULL, leans = 0, entries = 0, bytes = 0")
+            db.executemany(
+                "UPDATE sets SET snapshot = ?, foot = ?, sequence = max(sequence, ?), root = ?, leans = ?, entries = ?, "
+                "bytes = ?, mode = ? WHERE number = ?",
+                [
+                    (
+                        one.snapshot,
+                        one.foot,
+                        one.sequence,
+                        one.root,
+                        one.leans,
+                        one.entries,
+                        one.bytes,
+                        mode,
+                        one.number,
+                    )
+                    for one, mode in sets
+                ],
+            )
+        self.forget_rebuilt()
+        self._tables = ["main.pieces"]
+
+    def forget_rebuilt(self) -> None:
+        """Drop what was noted for ``replace_all``."""
+        self._db.execute("DROP TABLE IF EXISTS temp.rebuilt")
+        self.forget_run()
+
     # --- moves ----------------------------------------------------------------------------------
 
     def index_inodes(self, set_number: int) -> None:

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 from rozenfmt.format import crypto
 from rozenfmt.format.limits import MAX_NODE_DEPTH, MAX_TREE_DEPTH
-from rozenfmt.format.nodes import Entry, Kind, Mark, NodeType, directory_record
+from rozenfmt.format.nodes import Entry, Kind, Mark, directory_record
 
 from .results import Move
+from .walking import children_of, entries_of
 
 if TYPE_CHECKING:
     from rozenfmt.archive.treereader import Place
 
     from .snapshot import Snapshot
 
-__all__ = ["SnapshotChange", "SnapshotDiff", "children_of", "diff", "entries_of"]
+__all__ = ["SnapshotChange", "SnapshotDiff", "diff"]
 
 _OLD, _NEW = 0, 1
 _EMPTY: Final = crypto.digest(directory_record([]))
@@ -144,20 +145,6 @@ def diff(older: Snapshot, newer: Snapshot) -> SnapshotDiff:
     job = _Differ(older, newer)
     job.run()
     return SnapshotDiff(older.id, newer.id, job.db, job.unconfirmed)
-
-
-def children_of(tree: Snapshot, place: Place, depth: int = 0) -> list[Place] | None:
-    """Nodes below an inner node of a directory; None if it is a leaf."""
-    node = tree._directory(place)  # noqa: SLF001 - the node of a directory, and not the whole directory
-    if node.type == NodeType.DIRECTORY:
-        return None
-    found = tree._children_of(node, place, depth)  # noqa: SLF001
-    return [(child.id, child.archive, child.block, child.piece) for child in found]
-
-
-def entries_of(tree: Snapshot, place: Place) -> list[Entry]:
-    """Entries of a leaf of a directory."""
-    return tree._entries_of(tree._directory(place), place)  # noqa: SLF001
 
 
 class _Differ:

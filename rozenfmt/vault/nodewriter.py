@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from blake3 import blake3
-
 from rozenfmt.archive.cutting import CHILDREN_MOST, child_groups, leaf_ends
 from rozenfmt.archive.streamwriter import TABLE_TARGET
 from rozenfmt.format import cbor, crypto, nodes, records
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from .content import ContentStore, Parts
     from .output import ArchiveOutput
 
-__all__ = ["NODE", "Directory", "NodeWriter", "Uses"]
+__all__ = ["NODE", "Directory", "NodeWriter", "Uses", "attributes_key", "node_key", "pack_uses"]
 
 NODE: Final = -1
 """Archive number of a place that is a node still waiting; its block is the node's handle."""
@@ -47,6 +45,24 @@ _ATTRIBUTE_CACHE: Final = 4_096
 _PLACE: Final = struct.Struct("<qqI")
 _USE: Final = struct.Struct("<QQ")
 _XATTR_KEY: Final = b"extended attributes"
+
+
+def node_key(
+    logical: bytes, content: Sequence[Place], children: Sequence[Place] = (), attributes: Sequence[Place] = ()
+) -> bytes:
+    """What the catalog knows a node by: its facts and its places, of which no open one."""
+    pack = _PLACE.pack
+    return crypto.digest(logical, b"".join([pack(*p) for group in (content, children, attributes) for p in group]))
+
+
+def attributes_key(one: bytes) -> bytes:
+    """What the catalog knows a set of extended attributes by: its id."""
+    return crypto.digest(_XATTR_KEY, one)
+
+
+def pack_uses(uses: Uses) -> bytes:
+    """Uses as the catalog has them."""
+    return b"".join(_USE.pack(*item) for item in sorted(uses.items()))
 
 
 @dataclass(slots=True)
@@ -124,6 +140,7 @@ class NodeWriter:
         self._ids: dict[int, bytes] = {}
         self._attributes = PiecesBuilder(b"TREX")
         self._attribute_blocks = array("q", [-1])
+        self._fresh_attributes: list[tuple[bytes, int]] = []
         self._attribute_places: OrderedDict[bytes, Place] = OrderedDict()
         self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
         self._fresh: list[tuple[bytes, int, int, int]] = []
@@ -145,12 +162,12 @@ class NodeWriter:
         one = self._store.id_of(data)
         place = self._attribute_places.get(one)
         if place is None:
-            key = crypto.digest(_XATTR_KEY, one)
-            place = self._catalog.find_node(key)
-            if place is None or not self._usable(place[0]):
+            place = self._catalog.find_node(attributes_key(one))
+            if place is None or not (place[0] == self.number or (self._reuse and self._usable(place[0]))):
                 if not self._attributes.fits(len(data)):
                     self._flush_attributes()
                 place = (self.number, -len(self._attribute_blocks), self._attributes.add(data))
+                self._fresh_attributes.append((attributes_key(one), place[2]))
             self._attribute_places[one] = place
             if len(self._attribute_places) > _ATTRIBUTE_CACHE:
                 self._attribute_places.popitem(last=False)
@@ -158,7 +175,9 @@ class NodeWriter:
 
     def _flush_attributes(self) -> None:
         if self._attributes.count:
-            self._attribute_blocks[-1] = self._output.submit(self._attributes.seal())
+            block = self._attribute_blocks[-1] = self._output.submit(self._attributes.seal())
+            self._catalog.add_nodes((key, self.number, block, piece) for key, piece in self._fresh_attributes)
+            self._fresh_attributes = []
             self._attributes = PiecesBuilder(b"TREX")
             self._attribute_blocks.append(-1)
 
@@ -220,8 +239,7 @@ class NodeWriter:
         place = self._place(logical, places, (), ())
         uses[place[0]] = uses.get(place[0], 0) + len(logical)
         if pending.content_id:
-            packed = b"".join(_USE.pack(*item) for item in sorted(uses.items()))
-            self._catalog.add_content(pending.content_id, pending.size, place, packed)
+            self._catalog.add_content(pending.content_id, pending.size, place, pack_uses(uses))
         else:
             self._ids[pending.handle] = crypto.digest(logical)
         self._tables[pending.handle] = (place, uses)
@@ -366,10 +384,7 @@ class NodeWriter:
         self, logical: bytes, content: Sequence[Place], children: Sequence[Place], attributes: Sequence[Place]
     ) -> Place:
         """Where a node is: where it was stored before with the same places, or in this archive."""
-        hasher = blake3(logical)
-        pack = _PLACE.pack
-        hasher.update(b"".join([pack(*p) for group in (content, children, attributes) for p in group]))
-        key = hasher.digest()
+        key = node_key(logical, content, children, attributes)
         found = self._catalog.find_node(key)
         if found is not None and (found[0] == self.number or (self._reuse and self._usable(found[0]))):
             return found
