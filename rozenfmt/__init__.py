@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.hostkey import HostKey
     from rozenfmt.vault.keyring import Person
+    from rozenfmt.vault.rebuild import RebuildResult
     from rozenfmt.vault.restore import PlannedArchive, RestorePlan, RestoreResult
     from rozenfmt.vault.results import BackupResult, Command, Conflict, ConflictAnswer, Move, OnConflict
     from rozenfmt.vault.snapshot import Counts, Snapshot, SnapshotSource
@@ -93,6 +94,7 @@ _HOMES: Final = {
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.hostkey": ("HostKey",),
     "rozenfmt.vault.keyring": ("Person",),
+    "rozenfmt.vault.rebuild": ("RebuildResult",),
     "rozenfmt.vault.restore": ("PlannedArchive", "RestorePlan", "RestoreResult"),
     "rozenfmt.vault.results": ("BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict"),
     "rozenfmt.vault.snapshot": ("Counts", "Snapshot", "SnapshotSource"),
@@ -143,6 +145,7 @@ __all__ = [
     "Progress",
     "ProgressBar",
     "ProgressCallback",
+    "RebuildResult",
     "Recipient",
     "RestorePlan",
     "RestoreResult",

@@ -1,4 +1,4 @@
-"""``rozenfmt restore|verify|rebuild-cache``: getting out of a vault what is in it, and knowing that one can."""
+"""``rozenfmt restore``."""
 
 from __future__ import annotations
 
