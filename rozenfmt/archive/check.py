@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import ArchiveError
@@ -15,7 +15,7 @@ from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format.blocks import Block, Opener
 from rozenfmt.format.builders import TAIL_SIZE
 from rozenfmt.format.decoder import Grammar, RawBlock, RawHeader, RawTail, Splitter, open_raw, opener_for, parse_tail
-from rozenfmt.format.header import PREAMBLE_SIZE, parse_header, unlock
+from rozenfmt.format.header import ID_KEY_OF_HOST, PREAMBLE_SIZE, Unwrapper, parse_header, unlock
 from rozenfmt.format.limits import MAX_HEADER_RECORD
 from rozenfmt.format.registry import Kind
 from rozenfmt.keys import Identity, Passphrase, VerifyKey
@@ -29,10 +29,13 @@ from .writer import TempRuns
 if TYPE_CHECKING:
     from rozenfmt.storage.base import Storage
 
-__all__ = ["CheckReport", "Damage", "check"]
+__all__ = ["CheckReport", "Damage", "Seen", "check", "check_object"]
 
 _PROGRESS_SECONDS: Final = 0.1
 _Bytes = bytes  # a report has a field of this name
+
+Seen = Callable[[Block, list[bytes]], None]
+"""Told of each block that is right, in order, with the content ids of its pieces as far as keys allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,14 @@ class Damage:
         block: Number of the block concerned, if known.
         failure_class: One of the specification's classes (format.md, section 16).
         message: What is wrong and what follows from it.
+        object: The object, where a report is about several.
     """
 
     offset: int
     block: int | None
     failure_class: str
     message: str
+    object: str = ""
 
 
 @dataclass(slots=True)
@@ -139,6 +144,59 @@ def check(
     return job.report
 
 
+def check_object(
+    storage: Storage,
+    name: str,
+    *,
+    identities: Sequence[Unwrapper] = (),
+    id_key: bytes | None = None,
+    verify_key: bytes | None = None,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
+    seen: Seen | None = None,
+) -> tuple[CheckReport, ArchiveError | None]:
+    """Check one object of a vault, as ``check`` does; internal.
+
+    Args:
+        storage: Where it is.
+        name: Its name there.
+        identities: What opens it; none for a check without a key.
+        id_key: The host's, if content ids are to be compared.
+        verify_key: Ed25519 key that must have signed it.
+        workers: Threads that verify and open blocks.
+        progress: Called with events.
+        seen: Told of each block that is right.
+
+    Returns:
+        What was checked, and what ended it: the first damage, if there is any.
+
+    Raises:
+        StorageError: The storage fails.
+    """
+    started = time.monotonic()
+    job = _Check(
+        CheckReport(name),
+        tuple(identities),
+        verify_key,
+        allow_plain=False,
+        workers=workers or default_workers(),
+        progress=progress,
+        total=storage.size(name) if progress is not None else 0,
+        id_key=id_key,
+        seen=seen,
+    )
+    found = None
+    try:
+        job.run(storage, name)
+    except ArchiveError as error:
+        error.object = name
+        found = error
+    finally:
+        job.close()
+    job.report.seconds = time.monotonic() - started
+    return job.report, found
+
+
 def _list_damage(report: CheckReport, error: ArchiveError, storage: Storage, name: str, base: int) -> None:
     """The first damage, and whatever else does not verify behind it."""
     at = base + (error.offset or 0)
@@ -167,19 +225,23 @@ class _Check:
     def __init__(
         self,
         report: CheckReport,
-        identities: tuple[Identity | Passphrase, ...],
+        identities: tuple[Unwrapper, ...],
         verify_key: bytes | None,
         *,
         allow_plain: bool,
         workers: int,
         progress: ProgressCallback | None,
         total: int,
+        id_key: bytes | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self.report = report
         self.base = 0
         self._identities = identities
         self._verify_key = verify_key
         self._allow_plain = allow_plain
+        self._id_key = id_key
+        self._seen = seen
         self._progress = progress
         self._total = total
         self._reported = 0.0
@@ -228,6 +290,8 @@ class _Check:
         if isinstance(item, RawHeader):
             self.base = item.base
             keys = unlock(item.header, self._identities, allow_plain=self._allow_plain)
+            if keys is not None and self._id_key is not None and item.header.record.id_key == ID_KEY_OF_HOST:
+                keys = replace(keys, id_key=self._id_key)
             directory = item.header.kind is Kind.DIRECTORY
             self._opener = opener_for(item.header, keys)
             self._grammar = Grammar(item.header, keys, None if directory else self._verify_key)
@@ -264,6 +328,8 @@ class _Check:
             except ArchiveError as error:
                 error.offset, error.block = raw.offset, raw.prefix.sequence
                 raise
+        if self._seen is not None:
+            self._seen(block, ids)
         self.report.blocks += 1
         self.report.bytes = self.base + raw.offset + block.length
         now = time.monotonic()

@@ -451,8 +451,8 @@ class Catalog:
             db.executemany("UPDATE archives SET length = ? WHERE number = ?", [(v, k) for k, v in lengths.items()])
             db.execute("UPDATE sets SET snapshot = NULL, foot = NULL, root = NULL, leans = 0, entries = 0, bytes = 0")
             db.executemany(
-                "UPDATE sets SET snapshot = ?, foot = ?, sequence = max(sequence, ?), root = ?, leans = ?, entries = ?, "
-                "bytes = ?, mode = ? WHERE number = ?",
+                "UPDATE sets SET snapshot = ?, foot = ?, sequence = max(sequence, ?), root = ?, leans = ?, "
+                "entries = ?, bytes = ?, mode = ? WHERE number = ?",
                 [
                     (
                         one.snapshot,
