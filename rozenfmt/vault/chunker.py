@@ -29,7 +29,8 @@ class Chunker:
     def __init__(self, seed: int) -> None:
         from pyfastcdc import FastCDC
 
-        self._cdc = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=1, seed=(seed & (1 << 63) - 1) or 1)
+        lower = seed & (1 << 63) - 1
+        self._cdc = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=1, seed=lower or 1)
 
     def cut(self, runs: Iterable[bytes | Hole]) -> Iterator[bytes | memoryview | Hole]:
         """Chunks of the bytes in ``runs``; a hole ends a chunk and comes out as it is."""

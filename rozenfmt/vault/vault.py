@@ -19,9 +19,10 @@ from rozenfmt.format.registry import Right, Suite
 from rozenfmt.format.snapshots import Mode
 from rozenfmt.keys import Identity, Recipient
 
-from . import keyring as keys
+from . import editing, loading
 from .editions import HostState
 from .hostkey import HostKey
+from .keyring import Keyring, Person, open_keyring
 from .recovery import edition_copies
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from .capture import Reread
     from .diff import SnapshotDiff
     from .editions import EditionView
-    from .keyring import Person
     from .restore import RestorePlan, RestoreResult
     from .results import BackupResult, Command, OnConflict
     from .snapshot import Snapshot
@@ -83,7 +83,7 @@ class Vault:
         self._storage = storage
         self._view = view
         self._identities = tuple(identities)
-        self._keyring = keys.open_keyring(view, identities) if identities else None
+        self._keyring = open_keyring(view, identities) if identities else None
         self._cache_dir = os.fspath(cache_dir) if cache_dir is not None else None
         self._archives: Archives | None = None
         self._snapshots: list[Snapshot] | None = None
@@ -129,8 +129,8 @@ class Vault:
             if next(iter(storage.list(layout.EDITIONS)), None) is not None:
                 msg = f"there is a vault at {storage.url} already; open it, or choose another folder"
                 raise ConflictError(msg)
-            raw = keys.first_edition(owner, recipients=recipients, browsers=browsers, now_ns=time.time_ns())
-            keys.store_edition(storage, raw)
+            raw = editing.first_edition(owner, recipients=recipients, browsers=browsers, now_ns=time.time_ns())
+            loading.store_edition(storage, raw)
             stack.pop_all()
         vault = cls._open(storage, host=None, identities=(owner,), owner=owner.recipient, cache_dir=cache_dir)
         assert isinstance(vault, cls)
@@ -190,7 +190,7 @@ class Vault:
             if host is not None and owner is not None and owner != host.owner:
                 msg = "the host key is of a vault of another owner"
                 raise UsageError(msg)
-            view = keys.load_view(
+            view = loading.load_view(
                 storage,
                 owner=owner or (host.owner if host is not None else None),
                 identities=identities,
@@ -285,7 +285,7 @@ class Vault:
             UsageError: The owner's identity is not at hand.
         """
         keyring, owner = self._owning()
-        raw, host = keys.enrol(keyring, owner, label, now_ns=time.time_ns())
+        raw, host = editing.enrol(keyring, owner, label, now_ns=time.time_ns())
         self._publish(raw)
         return replace(host, pin_number=self._view.number, pin_digests=self._view.digests)
 
@@ -301,8 +301,8 @@ class Vault:
             UsageError: The owner's identity is not at hand, or the person has the right already.
         """
         keyring, owner = self._owning()
-        person = keys.Person(recipient, Right[right.upper()], label=label)
-        self._publish(keys.next_edition(keyring, owner, add_people=[person], now_ns=time.time_ns()))
+        person = Person(recipient, Right[right.upper()], label=label)
+        self._publish(editing.next_edition(keyring, owner, add_people=[person], now_ns=time.time_ns()))
 
     def revoke(self, recipient: Recipient) -> None:
         """Take a person off the list, and begin a new epoch.
@@ -313,7 +313,7 @@ class Vault:
             UsageError: The owner's identity is not at hand, or there is no such person.
         """
         keyring, owner = self._owning()
-        self._publish(keys.next_edition(keyring, owner, remove_people=[recipient], now_ns=time.time_ns()))
+        self._publish(editing.next_edition(keyring, owner, remove_people=[recipient], now_ns=time.time_ns()))
 
     def retire(self, host_id: str) -> None:
         """Take a host off the list: it can back up no more; what it stored stays readable.
@@ -322,7 +322,8 @@ class Vault:
             host_id: Its id in hexadecimal, as ``hosts`` has it.
         """
         keyring, owner = self._owning()
-        self._publish(keys.next_edition(keyring, owner, retire_hosts=[bytes.fromhex(host_id)], now_ns=time.time_ns()))
+        one = bytes.fromhex(host_id)
+        self._publish(editing.next_edition(keyring, owner, retire_hosts=[one], now_ns=time.time_ns()))
 
     def repair_editions(self) -> int:
         """Store editions again that are damaged or lost, from their copies in metadata archives.
@@ -335,15 +336,15 @@ class Vault:
         """
         self._owning()
         stored = 0
-        there = keys.stored_digests(self._storage)
+        there = loading.stored_digests(self._storage)
         for head in self._view.heads:
             if head.digest not in there:
-                keys.store_edition(self._storage, head.raw)
+                loading.store_edition(self._storage, head.raw)
                 stored += 1
         self.refresh()
         return stored
 
-    def _owning(self) -> tuple[keys.Keyring, Identity]:
+    def _owning(self) -> tuple[Keyring, Identity]:
         owner = next((one for one in self._identities if one.recipient == self._view.owner), None)
         if owner is None or self._keyring is None:
             msg = "only the vault's owner can do this: give the owner's identity"
@@ -351,13 +352,13 @@ class Vault:
         return self._keyring, owner
 
     def _publish(self, raw: bytes) -> None:
-        keys.store_edition(self._storage, raw)
+        loading.store_edition(self._storage, raw)
         self.refresh()
 
     def refresh(self) -> None:
         """Read editions and snapshots again."""
         self.problems.clear()
-        self._view = keys.load_view(
+        self._view = loading.load_view(
             self._storage,
             owner=self._view.owner,
             identities=self._identities,
@@ -367,7 +368,7 @@ class Vault:
             copies=(lambda: edition_copies(self._storage, self.problems.append)) if self._identities else None,
         )
         if self._identities:
-            self._keyring = keys.open_keyring(self._view, self._identities)
+            self._keyring = open_keyring(self._view, self._identities)
         self._archives = None
         self._snapshots = None
 

@@ -10,7 +10,7 @@ from rozenfmt.errors import NoMatchingKey
 from rozenfmt.format import crypto, records
 from rozenfmt.format.registry import Right, Suite
 from rozenfmt.keys import Identity, Recipient
-from rozenfmt.vault import editions, keyring
+from rozenfmt.vault import editing, editions, keyring
 from rozenfmt.vault.editions import BrowseBox, Edition, ReadBox, merge, parse_edition
 from rozenfmt.vault.keyring import Keyring, open_keyring
 
@@ -44,7 +44,7 @@ DAVE: Final = identity(5)
 
 
 def first(seed: int = 0, *, recipients: tuple[Recipient, ...] = (), browsers: tuple[Recipient, ...] = ()) -> Edition:
-    raw = keyring.first_edition(OWNER, recipients=recipients, browsers=browsers, entropy=Dice(seed), now_ns=NOW)
+    raw = editing.first_edition(OWNER, recipients=recipients, browsers=browsers, entropy=Dice(seed), now_ns=NOW)
     return parse_edition(raw)
 
 
@@ -54,7 +54,7 @@ def opened(*of: Edition, by: Identity = OWNER) -> Keyring:
 
 def after(*of: Edition, seed: int = 1, **changes: Any) -> Edition:
     """The edition that the owner makes next."""
-    return parse_edition(keyring.next_edition(opened(*of), OWNER, entropy=Dice(seed), now_ns=NOW, **changes))
+    return parse_edition(editing.next_edition(opened(*of), OWNER, entropy=Dice(seed), now_ns=NOW, **changes))
 
 
 def sign(body: bytes, *, by: Identity = OWNER, vault_id: bytes, label: bytes = editions.SIGNATURE_LABEL) -> bytes:
@@ -71,8 +71,8 @@ def altered(edition: Edition, *, by: Identity = OWNER, **changes: Any) -> bytes:
 def reboxed(edition: Edition, who: Identity, change: Callable[[Any], Any]) -> Edition:
     """The edition with something else in the box that ``who`` opens, signed by the owner."""
     for right, body in edition.record.stanzas:
-        info = keyring._place(keyring._STANZA_INFO, Right(right), edition.vault_id, edition.number)
-        aad = keyring._place(keyring._BOX_AAD, Right(right), edition.vault_id, edition.number)
+        info = keyring.place(keyring.STANZA_INFO, Right(right), edition.vault_id, edition.number)
+        aad = keyring.place(keyring.BOX_AAD, Right(right), edition.vault_id, edition.number)
         try:
             key = crypto.hpke_open(who._x25519, info, body)
         except NoMatchingKey:

@@ -22,11 +22,10 @@ from rozenfmt.format.registry import Codec, Kind, Right, Suite
 from rozenfmt.format.snapshots import CrossReferences, KeyringBody, Reference, SnapshotBody
 from rozenfmt.keys import SigningKey
 from rozenfmt.storage.local import LocalStorage
-from rozenfmt.vault import keyring as keys
-from rozenfmt.vault import layout
+from rozenfmt.vault import editing, layout, loading
 from rozenfmt.vault.archives import Archives
 from rozenfmt.vault.hostkey import HostKey
-from rozenfmt.vault.keyring import Keyring
+from rozenfmt.vault.keyring import Keyring, open_keyring
 from rozenfmt.vault.snapshot import Snapshot
 
 NOW = 1_700_000_000_000_000_000
@@ -42,18 +41,18 @@ class CraftedVault:
         self.storage = LocalStorage(str(root))
         self.owner = rz.Identity.generate()
         self.friend = rz.Identity.generate()
-        raw = keys.first_edition(self.owner, browsers=[self.friend.recipient], now_ns=NOW)
-        keys.store_edition(self.storage, raw)
+        raw = editing.first_edition(self.owner, browsers=[self.friend.recipient], now_ns=NOW)
+        loading.store_edition(self.storage, raw)
         self.host = self.enrol("laptop")
 
     def enrol(self, label: str) -> HostKey:
-        raw, host = keys.enrol(self.keyring(), self.owner, label, now_ns=NOW)
-        keys.store_edition(self.storage, raw)
+        raw, host = editing.enrol(self.keyring(), self.owner, label, now_ns=NOW)
+        loading.store_edition(self.storage, raw)
         return host
 
     def keyring(self, identity: rz.Identity | None = None) -> Keyring:
-        view = keys.load_view(self.storage, owner=self.owner.recipient)
-        return keys.open_keyring(view, [identity or self.owner])
+        view = loading.load_view(self.storage, owner=self.owner.recipient)
+        return open_keyring(view, [identity or self.owner])
 
     def archives(self, identity: rz.Identity | None = None) -> Archives:
         return Archives(self.storage, self.keyring(identity))

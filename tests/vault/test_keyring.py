@@ -33,10 +33,12 @@ from rozenfmt.format.records import HeaderRecord
 from rozenfmt.format.registry import Kind, Right, StanzaType, Suite
 from rozenfmt.keys import Identity, Recipient
 from rozenfmt.storage import Storage, open_storage
-from rozenfmt.vault import keyring as kr
+from rozenfmt.vault import editing
+from rozenfmt.vault.editing import enrol
 from rozenfmt.vault.editions import MAX_OBJECT, Edition, Epoch, HostRow, HostState, PersonState, merge, parse_edition
-from rozenfmt.vault.keyring import EpochKey, Keyring, Person, enrol, load_view, open_keyring, store_edition
+from rozenfmt.vault.keyring import EpochKey, Keyring, Person, open_keyring
 from rozenfmt.vault.layout import edition_name, parse_edition_name
+from rozenfmt.vault.loading import load_view, store_edition
 
 from . import (
     BROWSER,
@@ -188,7 +190,7 @@ def test_nothing_secret_is_shown(base: Edition) -> None:
     edition, key = enrolled(base)
     keyring = opened(edition)
     secrets = [one._private for one in keyring.unwrappers] + [key.id_key]
-    things = [keyring, *keyring.unwrappers, *keyring._opened, keyring.view, edition, kr._gather(keyring)]
+    things = [keyring, *keyring.unwrappers, *keyring._opened, keyring.view, edition, editing._gather(keyring)]
     shown = "".join(f"{thing!r}{thing}" for thing in things)
     for secret in secrets:
         assert repr(secret)[2:-1] not in shown and secret.hex() not in shown
@@ -280,7 +282,7 @@ def test_impossible_changes_are_refused(base: Edition, changes: dict[str, Any]) 
     changes = dict(changes)
     now = changes.pop("now", NOW)
     with pytest.raises(UsageError):
-        kr.next_edition(opened(base), OWNER, entropy=Dice(), now_ns=now, **changes)
+        editing.next_edition(opened(base), OWNER, entropy=Dice(), now_ns=now, **changes)
 
 
 def test_a_removal_holds_for_good(base: Edition) -> None:
@@ -299,7 +301,7 @@ def test_a_removal_holds_for_good(base: Edition) -> None:
 def test_only_the_owner_makes_editions(base: Edition) -> None:
     for keyring, who in ((opened(base), READER), (opened(base, by=READER), READER), (opened(base, by=BROWSER), OWNER)):
         with pytest.raises(UsageError):
-            kr.next_edition(keyring, who, new_epoch=True, entropy=Dice(), now_ns=NOW)
+            editing.next_edition(keyring, who, new_epoch=True, entropy=Dice(), now_ns=NOW)
 
 
 def test_people_named_twice_in_the_first_edition() -> None:
