@@ -226,8 +226,9 @@ class _Run:
         """Read, store, check, commit."""
         catalog, job, host = self._catalog, self._job, self._host
         catalog.forget_run()
+        known = catalog.archives()  # first: what another process completes meanwhile is not to look missing
         self._listing = _Listing.read(self._storage, host.host_id)
-        self._forget_missing()
+        self._forget_missing(known)
         state = catalog.set_state(job.set_name)
         sequence = max(self._listing.sequence, catalog.highest_sequence()) + 1
         baseline = Baseline(catalog, state.number, known=state.snapshot is not None, locate=self._locate)
@@ -274,10 +275,10 @@ class _Run:
 
     # --- what is there --------------------------------------------------------------------------
 
-    def _forget_missing(self) -> None:
+    def _forget_missing(self, known: dict[int, tuple[bytes, int, int]]) -> None:
         """What the catalog knows of archives that are not there any more is void."""
         missing = []
-        for number, (archive_id, _, length) in self._catalog.archives().items():
+        for number, (archive_id, _, length) in known.items():
             there = self._usable[number] = self._listing.has(archive_id, length)
             if not there:
                 missing.append(number)

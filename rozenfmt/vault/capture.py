@@ -302,7 +302,10 @@ class Capture:
             if was is not None:
                 known, moved = self._baseline.directory(was, self._gone), True
                 self._catalog.drop_tree(was)
-        self._stack.append(_Level(Directory(path), known, old, moved, self._scanner.stat.st_ino))
+        inode = self._scanner.stat.st_ino
+        before = SIGNATURE.unpack(self._old[0])[3] if old is not None and self._old is not None else 0
+        directory = Directory(path, above.directory.replaced or inode != before)
+        self._stack.append(_Level(directory, known, old, moved, inode))
         self._asked = None
 
     def leave(self, entry: Entry) -> None:

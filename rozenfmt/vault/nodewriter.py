@@ -75,9 +75,12 @@ class Directory:
         signatures: One for each of them.
         leaves: Leaves cut so far.
         firsts: First names of all leaves, for the catalog.
+        replaced: It is not the directory that was here before, or is below such a one: the catalog's rows of
+            this path may be dropped, as those of one that was moved away.
     """
 
     path: bytes
+    replaced: bool = False
     entries: list[Entry] = field(default_factory=list)
     signatures: list[bytes] = field(default_factory=list)
     leaves: list[InnerNode] = field(default_factory=list)
@@ -94,7 +97,7 @@ class _Pending:
     content: Sequence[Place] = ()
     children: Sequence[Place] = ()
     attributes: Sequence[Place] = ()
-    leaf: tuple[bytes, bytes, bytes] | None = None  # path, first name, signatures
+    leaf: tuple[bytes, bytes, bytes, bool] | None = None  # path, first name, signatures, replaced
     parts: list[Part] | None = None  # of a part table; the logical record is made when it is placed
     inner: bool = False
     content_id: bytes = b""
@@ -252,7 +255,10 @@ class NodeWriter:
     # --- directories ----------------------------------------------------------------------------
 
     def add(self, directory: Directory, entry: Entry, signature: bytes) -> None:
-        """Put an entry into a directory, after those before it in order of name."""
+        """Put an entry into a directory, after those before it in order of name.
+
+        That its content is used is for the caller to say (``use``), unless the place is a table of this run.
+        """
         directory.entries.append(entry)
         directory.signatures.append(signature)
         directory.name_bytes += len(entry.name)
@@ -276,11 +282,8 @@ class NodeWriter:
             [(e.archive, e.block, e.piece) for e in entries if e.has_content],
             [(e.archive, e.block, e.piece) for e in entries if e.kind == Kind.DIRECTORY],
             [(e.xattr_archive, *e.xattr_ref[1:]) for e in entries if e.xattr_ref is not None],
-            leaf=(directory.path, first, b"".join(directory.signatures)),
+            leaf=(directory.path, first, b"".join(directory.signatures), directory.replaced),
         )
-        for entry in entries:
-            if entry.has_content and entry.archive != NODE:
-                self._use(entry.archive, entry.size)
         directory.entries, directory.signatures, directory.name_bytes = [], [], 0
         self._push(pending, len(logical))
         return crypto.digest(logical), pending.handle
@@ -357,9 +360,9 @@ class NodeWriter:
         for one in attributes:
             self._use(one[0], 0)
         if pending.leaf is not None:
-            path, first, signatures = pending.leaf
+            path, first, signatures, replaced = pending.leaf
             stored = nodes.join_node(pending.logical, nodes.vault_hints(content, children, attributes))
-            old = self._catalog.leaf_of(self._set, path, first)
+            old = None if replaced else self._catalog.leaf_of(self._set, path, first)
             if old is None or (old.first, old.signatures, old.node) != (first, signatures, stored):
                 self._catalog.add_leaf(path, Leaf(first, signatures, stored))
 

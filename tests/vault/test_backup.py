@@ -681,3 +681,31 @@ def test_lost_editions_are_read_from_metadata_archives(site: Site, loss: str) ->
         assert vault.repair_editions() == 1
         assert vault.repair_editions() == 0
     site.check(site.backup().snapshot_id)
+
+
+def test_directories_that_change_places(site: Site) -> None:
+    for name in ("one", "two"):
+        (site.source / name / "deep").mkdir(parents=True)
+        (site.source / name / "deep/link").symlink_to("nowhere")
+        write(site.source / name / "file", name)
+    site.backup()
+    (site.source / "one").rename(site.source / "x")
+    (site.source / "two").rename(site.source / "one")
+    (site.source / "x").rename(site.source / "two")
+    done = site.backup()
+    site.check(done.snapshot_id)
+    again = site.backup()
+    assert again.unchanged
+    assert again.same == 4
+    assert again.read_bytes == 0
+
+
+def test_live_bytes_are_what_the_snapshot_refers_to(site: Site) -> None:
+    write(site.source / "a", noise(10_000))
+    write(site.source / "b", noise(3_000_000, 1))
+    for _ in range(2):
+        done = site.backup()
+        with site.reader() as vault:
+            snapshot = vault.snapshot(done.snapshot_id)
+            assert [r.live for r in snapshot.references if r.kind == 1] == [3_010_000]
+        assert done.leans_on[1] == 1
