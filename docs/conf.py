@@ -50,5 +50,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(PathLike|IO|Any|Callable|Iterable|Iterator|Sequence|Literal|BufferedReader|TracebackType|Self)"),
     # Internal: a user gets them from the library and never makes one.
     (r"py:.*", r"(rozenfmt\..*\.)?(ArchiveSource|Compression|Entropy|Entry|HeaderRecord|Keys|StanzaType|Upload)"),
+    (r"py:.*", r"(rozenfmt\..*\.)?(Modes|Reference|Reread|Sources|TreeReader)"),
     (r"py:.*", r"list\[tuple\[int"),
 ]

@@ -44,9 +44,11 @@ if TYPE_CHECKING:
     from rozenfmt.format.crypto import Argon2Cost
     from rozenfmt.format.nodes import Kind
     from rozenfmt.format.registry import Right
+    from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
     from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
+    from rozenfmt.vault.findings import Lost, VerifyReport
     from rozenfmt.vault.hostkey import HostKey
     from rozenfmt.vault.keyring import Person
     from rozenfmt.vault.rebuild import RebuildResult
@@ -89,9 +91,11 @@ _HOMES: Final = {
     "rozenfmt.format.crypto": ("Argon2Cost",),
     "rozenfmt.format.nodes": ("Kind",),
     "rozenfmt.format.registry": ("Right",),
+    "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
     "rozenfmt.vault.editions": ("PersonState",),
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
+    "rozenfmt.vault.findings": ("Lost", "VerifyReport"),
     "rozenfmt.vault.hostkey": ("HostKey",),
     "rozenfmt.vault.keyring": ("Person",),
     "rozenfmt.vault.rebuild": ("RebuildResult",),
@@ -132,6 +136,7 @@ __all__ = [
     "Kind",
     "LimitError",
     "LogEvents",
+    "Lost",
     "Member",
     "MissingArchive",
     "Move",
@@ -159,12 +164,14 @@ __all__ = [
     "SnapshotDiff",
     "SnapshotSource",
     "SourceError",
+    "SourceKind",
     "StorageError",
     "TruncatedError",
     "UnsupportedError",
     "UsageError",
     "Vault",
     "VerifyKey",
+    "VerifyReport",
     "WrongPassphrase",
     "__version__",
     "check",

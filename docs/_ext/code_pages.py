@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 LIBRARY: Final = Path(rozenfmt.__file__).parent
 # From the top of the house to the ground.
-ROOMS: Final = ["cli", "archive", "tree", "format", "storage"]
+ROOMS: Final = ["cli", "vault", "archive", "tree", "format", "storage"]
 ABOUT: Final = {
     "cli": "arguments in, exit codes out",
+    "vault": "many archives: keyring, backup, restore, verify",
     "archive": "one archive: create, open, check, salvage, join",
     "tree": "the file system: walk, capture, restore",
     "format": "bytes in, records out; no I/O",

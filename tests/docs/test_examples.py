@@ -41,13 +41,36 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_no_example_is_forgotten() -> None:
-    assert {path.name for path in EXAMPLES} == {"first_archive.py", "embed.py", "backup_to_s3.py"}
+    assert {path.name for path in EXAMPLES} == {"first_vault.py", "first_archive.py", "embed.py", "backup_to_s3.py"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_programs(path: Path) -> None:
     assert os.access(path, os.X_OK)
     assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3\n")
+
+
+def test_first_vault(source: Path, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    for number, folder in enumerate(("rozenfmt-demo", "rozenfmt-demo-2")):
+        done = example("first_vault.py", source, place=place)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for step in ("copy", "key", "vault", "backup", "change", "diff", "verify", "restore", "compare", "left here"):
+            assert f"\n{step} " in "\n" + done.stdout
+        assert "1 new, 1 changed, 1 moved, 0 deleted" in done.stdout
+        assert sorted(os.listdir(place / folder)) == ["cache", "me.key", "this-machine.host", "vault"]
+        me = rz.Identity.load(place / folder / "me.key")
+        with rz.Vault.open(place / folder / "vault", identities=[me]) as vault:
+            assert len(vault.snapshots()) == 2
+        assert len(list(place.iterdir())) == number + 1
+    assert (source / "notes.txt").read_text() == "cold lake\n" * 1000, "only a copy is changed"
+
+
+def test_first_vault_inside_of_its_source(source: Path) -> None:
+    done = example("first_vault.py", source, place=source / "2019")
+    assert done.returncode == 2
+    assert os.listdir(source / "2019") == ["IMG_0001.jpg"]
 
 
 def test_first_archive(source: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def test_there_is_something_to_run() -> None:
 def test_blocks_of_code_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    env, replace = environment(), {}
+    # Blocks in Python run in this process: they must not find the tester's own keys and caches.
+    env, replace = environment(HOME=str(tmp_path)), {}
     if "s3://" in page.read_text(encoding="utf-8"):
         server: Server = request.getfixturevalue("s3")
         options = server.storage_options
