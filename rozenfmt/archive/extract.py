@@ -11,40 +11,33 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from rozenfmt.errors import ArchiveError, BlockError, StorageError
+from rozenfmt.errors import ArchiveError, StorageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
-from rozenfmt.format import crypto
-from rozenfmt.format.blocks import Block, cut_pieces
 from rozenfmt.format.limits import MAX_TREE_DEPTH
-from rozenfmt.format.nodes import Entry, Kind, Mark, Part
+from rozenfmt.format.nodes import Entry, Kind, Mark
 
-from .fetch import Fetcher
+from .contentwriter import ContentWriter
 from .pipeline import default_workers
 from .selection import outermost
-from .streamwriter import hash_zeros
+from .steps import Task
 from .treereader import place_of
 
 if TYPE_CHECKING:
-    from blake3 import blake3
-
-    from rozenfmt.tree.restore import Directory, FileWriter, Restorer
+    from rozenfmt.tree.restore import Directory, Restorer
 
     from .reader import Archive
     from .selection import Patterns
     from .treereader import TreeReader
 
-__all__ = ["ExtractJob", "ExtractResult", "Reporter", "Step", "Task", "cannot_restore", "extract", "restoring"]
+__all__ = ["ExtractJob", "ExtractResult", "Reporter", "cannot_restore", "extract", "restoring"]
 
 WINDOW: Final = 8_192
 _PROGRESS_SECONDS: Final = 0.1
 _KEPT_PROBLEMS: Final = 10_000
-# Beyond this, the zeros of a content's holes are not hashed: its stored parts are checked one by one.
-_HASHED_HOLES: Final = 64 << 30
 
 Path = tuple[bytes, ...]
 Failed = Callable[[Path, str, ArchiveError | StorageError], None]
@@ -155,16 +148,6 @@ def cannot_restore(destination: str | bytes | os.PathLike[str], error: OSError) 
     return StorageError(f"cannot restore below {os.fsdecode(destination)!r}: {error.strerror}; {advice}")
 
 
-@dataclass(slots=True)
-class Task:
-    """A file that is to be restored; ``dead`` once it is known that it will not be."""
-
-    entry: Entry
-    parent: Directory
-    path: Path
-    dead: bool = False
-
-
 class _Folder:
     """A directory on the way: made when something in it is restored, if patterns leave that open."""
 
@@ -229,7 +212,14 @@ class ExtractJob:
         self._root = _Folder(None, None, (), taken=patterns is None)
         self._root.handle = restorer.root
         self._above: dict[Path, _Folder] = {(): self._root}  # of chosen paths, which may share them
-        self._fetcher = Fetcher(tree, workers or default_workers())
+        self._writer = ContentWriter(
+            tree,
+            restorer,
+            workers or default_workers(),
+            prepare=self._with_attributes,
+            lose=self.lose,
+            tick=self._tick,
+        )
 
     def run(self, chosen: Sequence[tuple[bytes, Entry]] | None = None) -> None:
         """Restore these paths, or everything."""
@@ -241,7 +231,7 @@ class ExtractJob:
                     self._chosen(path, entry)
             self.flush()
         finally:
-            self._fetcher.close()
+            self._writer.close()
 
     def finish(self, result: ExtractResult) -> None:
         """Take the restorer's counts over, and send the last event."""
@@ -387,102 +377,7 @@ class ExtractJob:
 
     def contents(self, tasks: list[Task]) -> None:
         """Write the contents of files that have one."""
-        writing: _Writing | None = None
-        try:
-            for step, ready in self._fetcher.blocks(self.steps(tasks)):
-                if step.parts is None:
-                    self._group(step.tasks, ready)
-                else:
-                    writing = self._stream(writing, step.tasks[0], step, ready)
-        finally:
-            if writing is not None:
-                writing.file.abort()
-
-    def steps(self, tasks: list[Task]) -> Iterator[tuple[Step, tuple[int, int] | None]]:
-        """All that is to be written for these files, in the order in which it is stored, with the block it takes.
-
-        A content in parts comes where its first part is: what shares its blocks is near.
-        """
-        for key, found in self._units(tasks):
-            if isinstance(found, list):
-                yield Step(found, None), key
-                continue
-            try:
-                _, parts = self.tree.parts(found.entry)
-                for together in _neighbours(parts):
-                    if found.dead:
-                        break
-                    first = together[0]
-                    yield Step([found], together), None if first.id is None else (first.archive, first.block)
-            except (ArchiveError, StorageError) as error:
-                yield Step([found], [], error), None
-            else:
-                yield Step([found], []), None
-
-    def _units(self, tasks: list[Task]) -> list[tuple[tuple[int, int], list[Task] | Task]]:
-        """Groups of contents that are pieces of one block, and single contents in parts; by place."""
-        tasks.sort(key=lambda task: (task.entry.archive, task.entry.block, task.entry.piece))
-        units: list[tuple[tuple[int, int], list[Task] | Task]] = []
-        last: tuple[int, int] | None = None
-        group: list[Task] | None = None
-        for task in tasks:
-            key = (task.entry.archive, task.entry.block)
-            try:
-                if key != last:
-                    group = None if self.tree.in_parts(task.entry) else []
-                    last = key
-                    if group is not None:
-                        units.append((key, group))
-                if group is None:
-                    units.append((self._first_place(task.entry), task))
-                else:
-                    group.append(task)
-            except (ArchiveError, StorageError) as error:
-                last = None if key != last else last
-                self.lose(task, error)
-        units.sort(key=lambda unit: unit[0])
-        return units
-
-    def _first_place(self, entry: Entry) -> tuple[int, int]:
-        """Where a content in parts begins; where its table is, if its parts are near that."""
-        if not self.tree.streams_vouched:
-            for part in self.tree.parts(entry)[1]:
-                if part.id is not None:
-                    return part.archive, part.block
-        return entry.archive, entry.block
-
-    def _group(self, tasks: Sequence[Task], ready: Future[Block] | None) -> None:
-        assert ready is not None
-        try:
-            block = ready.result()
-        except (ArchiveError, StorageError) as error:
-            for task in tasks:
-                self.lose(task, error)
-            return
-        for task in tasks:
-            self._small(task, block)
-
-    def _small(self, task: Task, block: Block) -> None:
-        entry = task.entry
-        try:
-            data = self._checked(block, b"PACK", entry.archive, entry.piece, entry.size, entry.content_id)
-        except ArchiveError as error:
-            self.lose(task, error)
-            return
-        self._restorer.small(self._with_attributes(entry, task.path), data, task.parent)
-        self._tick(task.path)
-
-    def _checked(
-        self, block: Block, block_type: bytes, number: int, piece: int, length: int, expected: bytes | None
-    ) -> memoryview:
-        """A piece of a block, compared with its length and id."""
-        id_key = self.tree.require_read(number)
-        pieces = cut_pieces(block) if block.type == block_type else []
-        data = pieces[piece] if piece < len(pieces) else memoryview(b"")
-        if len(data) != length or crypto.content_id(id_key, crypto.digest(data), length) != expected:
-            msg = "a content is not the one that its id names: the file is not restored"
-            raise BlockError(msg, object=self.tree.object_name(number), block=block.sequence, clause="6.2")
-        return data
+        self._writer.write(tasks)
 
     def _link(self, task: Task) -> None:
         group = task.entry.link_group
@@ -498,66 +393,6 @@ class ExtractJob:
         else:
             self._restorer.small(entry, b"", task.parent)
 
-    # --- contents in parts ----------------------------------------------------------------------
-
-    def _stream(self, writing: _Writing | None, task: Task, step: Step, ready: Future[Block] | None) -> _Writing | None:
-        """Write a step of a content in parts; returns the file, as long as it is not complete."""
-        if task.dead:
-            return writing
-        try:
-            if writing is None:
-                writing = self._begin(task)
-            if writing is not None:
-                self._write(writing, step, ready)
-        except (ArchiveError, StorageError) as error:
-            self.lose(task, error)
-        finally:
-            if task.dead and writing is not None:
-                writing.file.abort()
-        return None if task.dead else writing
-
-    def _begin(self, task: Task) -> _Writing | None:
-        from blake3 import blake3
-
-        file = self._restorer.open(self._with_attributes(task.entry, task.path), task.parent)
-        if file is None:
-            task.dead = True
-            return None
-        return _Writing(task, file, None if self.tree.streams_vouched else blake3())
-
-    def _write(self, writing: _Writing, step: Step, ready: Future[Block] | None) -> None:
-        from rozenfmt.tree.content import Hole
-
-        if step.error is not None:
-            raise step.error
-        block = None if ready is None else ready.result()
-        for part in step.parts or ():
-            if block is None:
-                writing.hash_hole(part.length)
-                done = writing.file.write(Hole(part.length))
-            else:
-                data = self._checked(block, self.tree.stream_type, part.archive, part.piece, part.length, part.id)
-                if writing.whole is not None:
-                    writing.whole.update(data)
-                done = writing.file.write(data)
-            if not done:
-                writing.task.dead = True
-                return
-        self._tick(writing.task.path)
-        if not step.parts:
-            self._end(writing)
-
-    def _end(self, writing: _Writing) -> None:
-        entry = writing.task.entry
-        writing.task.dead = True
-        if writing.whole is not None:
-            id_key = self.tree.require_read(entry.archive)
-            if crypto.content_id(id_key, writing.whole.digest(), entry.size) != entry.content_id:
-                msg = "a content in parts is not the one that its id names: the file is not restored"
-                name = self.tree.object_name(entry.archive)
-                raise BlockError(msg, object=name, block=entry.block, clause="6.2")
-        writing.file.commit()
-
     # --- events ---------------------------------------------------------------------------------
 
     def _tick(self, path: Path) -> None:
@@ -571,55 +406,3 @@ class ExtractJob:
         if self._progress is not None:
             done = self._restorer
             self._progress(Progress(self._operation, done.files, done.bytes, 0, self._total, path))
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Something to write.
-
-    Attributes:
-        tasks: Files whose contents are pieces of one block; or one file.
-        parts: Of that one, parts that are all in one block, or a hole; empty at its end, or if its parts cannot
-            be found. None for whole contents.
-        error: Why they cannot be found.
-    """
-
-    tasks: Sequence[Task]
-    parts: Sequence[Part] | None
-    error: ArchiveError | StorageError | None = None
-
-
-@dataclass(slots=True)
-class _Writing:
-    """A file that is being written, and the hash of its content as far as it is needed."""
-
-    task: Task
-    file: FileWriter
-    whole: blake3 | None
-    holes: int = 0
-
-    def hash_hole(self, length: int) -> None:
-        """Count a hole as what it reads as, unless that would take for ever."""
-        self.holes += length
-        if self.holes > _HASHED_HOLES:
-            self.whole = None
-        if self.whole is not None:
-            hash_zeros(self.whole, length)
-
-
-def _neighbours(parts: Sequence[Part]) -> Iterator[list[Part]]:
-    """Parts that follow each other and are in one block, a bounded number together; holes alone."""
-    together: list[Part] = []
-    for part in parts:
-        if together:
-            first = together[0]
-            same = first.id is not None and part.id is not None
-            if not same or (first.archive, first.block) != (part.archive, part.block) or len(together) >= _TOGETHER:
-                yield together
-                together = []
-        together.append(part)
-    if together:
-        yield together
-
-
-_TOGETHER: Final = 256

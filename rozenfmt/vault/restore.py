@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from rozenfmt.archive.extract import ExtractJob, ExtractResult, Reporter, Task, restoring
+from rozenfmt.archive.extract import ExtractJob, ExtractResult, Reporter, restoring
 from rozenfmt.archive.fetch import Run, runs
 from rozenfmt.archive.selection import Patterns, outermost
+from rozenfmt.archive.steps import Task, steps
 from rozenfmt.archive.treereader import clean_path
 from rozenfmt.errors import ArchiveError, MissingArchive, StorageError
 from rozenfmt.events import Problem, ProgressCallback
@@ -345,7 +346,7 @@ class _PlanJob(ExtractJob):
         """Count these files, and the reads for them."""
         self._plan.files += len(tasks)
         self._plan.bytes += sum(task.entry.size for task in tasks)
-        for step, error in self._counted(runs(self._snapshot, self.steps(tasks))):
+        for step, error in self._counted(runs(self._snapshot, steps(self._snapshot, tasks, self._lost))):
             for task in step.tasks:
                 self._lost(task, step.error or error)
 
