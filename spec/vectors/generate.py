@@ -2,7 +2,8 @@
 
     python spec/vectors/generate.py [--check]
 
-Each vector is an object, ``NAME.rzn``, and what a reader must make of it, ``NAME.json``; README.md explains the keys.
+Each vector is an object, ``NAME.rzn``, and what a reader must make of it, ``NAME.json``; vaults are folders below
+``vaults/`` with a file beside them. README.md explains the keys.
 All randomness is fixed, and encoded bodies are stored inputs, so that every run gives the same bytes.
 """
 
@@ -20,6 +21,7 @@ import cbor2
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rozenfmt.format import crypto
+from spec.vectors import vaults
 from spec.vectors.kinds import VECTORS
 from spec.vectors.maker import INPUT, Block, Listed, Maker
 from spec.vectors.positive import Other, Vector
@@ -188,8 +190,24 @@ def files() -> dict[str, bytes]:
     for name, build in VECTORS.items():
         vector = build()
         found[f"{name}.rzn"] = vector.data
-        found[f"{name}.json"] = (json.dumps(sidecar(name, vector), indent=1, ensure_ascii=False) + "\n").encode()
+        found[f"{name}.json"] = _json(sidecar(name, vector))
+    for name, build_vault in vaults.VAULTS.items():
+        vault = build_vault()
+        found[f"vaults/{name}.json"] = _json(vaults.sidecar(vault))
+        for path, data in vault.objects.items():
+            found[f"vaults/{name}/{path}"] = data
     return found
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def stored() -> dict[str, bytes]:
+    """What is there."""
+    paths = [path for path in HERE.iterdir() if path.suffix in (".rzn", ".json")]
+    paths += [path for path in (HERE / "vaults").rglob("*") if path.is_file()]
+    return {path.relative_to(HERE).as_posix(): path.read_bytes() for path in paths}
 
 
 def main() -> int:
@@ -199,15 +217,16 @@ def main() -> int:
     check = parser.parse_args().check
     INPUT.may_add = not check
     made = files()
-    there = {path.name: path.read_bytes() for path in HERE.iterdir() if path.suffix in (".rzn", ".json")}
+    there = stored()
     if not check:
         for name in there.keys() - made.keys():
             (HERE / name).unlink()
         for name, data in made.items():
             if there.get(name) != data:
+                (HERE / name).parent.mkdir(parents=True, exist_ok=True)
                 (HERE / name).write_bytes(data)
         INPUT.save()
-        print(f"{len(made) // 2} vectors, {sum(map(len, made.values()))} bytes")
+        print(f"{len(VECTORS)} vectors, {len(vaults.VAULTS)} vaults, {sum(map(len, made.values()))} bytes")
         return 0
     differences = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
     for name in differences:

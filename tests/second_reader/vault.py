@@ -378,6 +378,8 @@ class Vault:
         if host is None:
             refuse("signature", "vault 6", "no such host")
         data = self.objects[name]
+        if length is not None and len(data) != length:
+            refuse("truncated" if len(data) < length else "block", "vault 6", "archive of another length")
         identities = Identities(
             list(self.keyring.private), [], host.verify_key, True, self.keyring.id_keys.get(host_id)
         )
@@ -389,8 +391,8 @@ class Vault:
             2,
         ):
             refuse("block", "vault 6", "archive contradicts its name, or has no place in a vault")
-        if archive.base != 0 or (length is not None and len(data) != length):
-            refuse("block", "vault 6", "archive of another length")
+        if archive.base != 0:
+            refuse("block", "vault 6", "something stands before the archive")
         return archive
 
     def archive(self, host_id: bytes, archive_id: bytes, kind: int, length: int) -> RandomAccess:
