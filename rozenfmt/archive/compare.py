@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rozenfmt.errors import SourceError, UsageError
+from blake3 import blake3
+
+from rozenfmt.errors import ArchiveError, SourceError, StorageError, UsageError
 from rozenfmt.events import Problem, Progress, ProgressCallback
+from rozenfmt.format import cbor, crypto
 from rozenfmt.format.nodes import Entry, Kind, Mark
 
 from .reader import Archive
@@ -18,7 +21,7 @@ from .treereader import TreeReader
 if TYPE_CHECKING:
     from rozenfmt.tree.excludes import Excludes
 
-__all__ = ["Change", "Difference", "compare"]
+__all__ = ["Change", "Difference", "compare", "compare_tree"]
 
 _KEPT: Final = 100_000
 _PIECE: Final = 1024 * 1024
@@ -51,6 +54,7 @@ class Difference:
         bytes: Content bytes compared.
         problems: What could not be read.
         problem_count: How many there were.
+        unconfirmed: Files of the same size and time whose contents could not be compared.
         seconds: Time taken.
     """
 
@@ -60,7 +64,14 @@ class Difference:
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
     problem_count: int = 0
+    unconfirmed: int = 0
     seconds: float = 0.0
+
+    def report(self, problem: Problem) -> None:
+        """Take note of what could not be read; internal."""
+        self.problem_count += 1
+        if len(self.problems) < 10_000:
+            self.problems.append(problem)
 
     def __bool__(self) -> bool:
         return self.count > 0
@@ -112,32 +123,111 @@ def compare(
         NoMatchingKey: Contents must be read, and a key at hand may only browse.
         ArchiveError: An archive is damaged, or missing.
     """
-    started = time.monotonic()
     result = Difference()
-
-    def report(problem: Problem) -> None:
-        result.problem_count += 1
-        if len(result.problems) < 10_000:
-            result.problems.append(problem)
-
     names = [None if isinstance(side, TreeReader) else _base_name(side) for side in (a, b)]
     both_local = None not in names
     excludes = _excludes(exclude)
-    sides = [
+    left, right = (
         _archive_items(side, other)
         if isinstance(side, TreeReader)
-        else _local_items(side, b"" if both_local else name or b"", excludes, report)
+        else _local_items(side, b"" if both_local else name or b"", excludes, result.report)
         for side, name, other in ((a, names[0], names[1]), (b, names[1], names[0]))
-    ]
+    )
+    _run(result, left, right, lambda x, y: _content_differs(x, y, result, contents=contents), progress)
+    return result
+
+
+def compare_tree(
+    tree: TreeReader,
+    below: bytes,
+    directory: str | bytes | os.PathLike[str],
+    *,
+    ids_by: bytes,
+    id_key: bytes | None,
+    exclude: Iterable[str] = (),
+    lost: Callable[[bytes, ArchiveError | StorageError], None] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Difference:
+    """Compare part of a snapshot with a local tree by ids, without reading stored contents; internal.
+
+    Args:
+        tree: The snapshot.
+        below: The part of it that the local tree should be.
+        directory: The local tree.
+        ids_by: What stands for the key of its ids.
+        id_key: That key; without it contents and attributes cannot be compared, and are taken for the same where
+            size and time are, or where there are any.
+        exclude: Patterns in gitignore syntax, for the local tree.
+        lost: Told of directories of the snapshot that cannot be read; by default the error is raised.
+        progress: Called with events.
+
+    Raises:
+        UsageError: The local tree does not exist, or the snapshot does not hold ``below``.
+        ArchiveError: The snapshot is damaged, unless ``lost`` is given.
+    """
+    result = Difference()
+    left = _archive_items(tree, below, lost)
+    right = _local_items(directory, below, _excludes(exclude), result.report)
+    _run(
+        result,
+        _with_ids(left, ids_by, id_key),
+        _with_ids(right, ids_by, id_key),
+        lambda a, b: _content_id_differs(a, b, result, id_key),
+        progress,
+    )
+    return result
+
+
+def _with_ids(items: Iterator[_Item], ids_by: bytes, id_key: bytes | None) -> Iterator[_Item]:
+    """The same items, attributes as ids: those that they would have, or one for all."""
+    for item in items:
+        entry = item.entry
+        if id_key is None and (entry.xattrs or entry.xattr_ref):
+            entry.xattr_ref = (b"", 0, 0)
+        elif id_key is not None and entry.xattrs:
+            data = cbor.dumps([[name, value] for name, value in entry.xattrs])
+            entry.xattr_ref = (crypto.content_id(id_key, crypto.digest(data), len(data)), 0, 0)
+        yield _Item(item.path, entry, item.content, item.xattrs, ids_by)
+
+
+def _content_id_differs(a: _Item, b: _Item, result: Difference, id_key: bytes | None) -> list[str]:
+    """Whether a local file has another content than a stored one, by its id."""
+    one, two = a.entry, b.entry
+    if one.kind != Kind.FILE or one.size != two.size:
+        return ["size"] if one.kind == Kind.FILE else []
+    if one.marks & Mark.UNREADABLE:
+        return ["content"]
+    if not one.size:
+        return []
+    if id_key is None:
+        result.unconfirmed += 1
+        return []
+    whole, size = blake3(), 0
+    for data in b.content():
+        whole.update(data)
+        size += len(data)
+    result.bytes += size
+    return [] if crypto.content_id(id_key, whole.digest(), size) == one.content_id else ["content"]
+
+
+def _run(
+    result: Difference,
+    left: Iterator[_Item],
+    right: Iterator[_Item],
+    differs: Callable[[_Item, _Item], list[str]],
+    progress: ProgressCallback | None,
+) -> None:
+    """Go through both sides, and note what differs."""
+    started = time.monotonic()
     links: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
     reported = 0.0
-    for left, right in _merge(*sides):
+    for one, two in _merge(left, right):
         result.files += 1
-        path = left.path if left is not None else right.path if right is not None else b""
+        path = one.path if one is not None else two.path if two is not None else b""
         try:
-            change = _change(left, right, result, links, contents=contents)
+            change = _change(one, two, links, differs)
         except SourceError as error:  # what cannot be read cannot be said to be the same
-            report(Problem(path, "unreadable", str(error)))
+            result.report(Problem(path, "unreadable", str(error)))
             change = Change(path, "content", ("content",))
         if change is not None:
             result.count += 1
@@ -148,7 +238,6 @@ def compare(
             reported = now
             progress(Progress("compare", result.files, result.bytes, 0, None, path))
     result.seconds = time.monotonic() - started
-    return result
 
 
 def _base_name(side: Side) -> bytes:
@@ -163,8 +252,12 @@ def _excludes(patterns: Iterable[str]) -> Excludes | None:
     return Excludes(patterns) if patterns else None
 
 
-def _archive_items(archive: TreeReader, below: bytes | None) -> Iterator[_Item]:
-    entries = archive.walk() if below is None else archive.walk(below)
+def _archive_items(
+    archive: TreeReader,
+    below: bytes | None,
+    lost: Callable[[bytes, ArchiveError | StorageError], None] | None = None,
+) -> Iterator[_Item]:
+    entries = archive.walk(below or b"", lost=lost)
     # In an archive of its own ids are made with its own key, in a vault with that of the host.
     ids_by = archive.archive_id if isinstance(archive, Archive) else getattr(archive, "host_id", None)
     for entry in entries:
@@ -220,10 +313,8 @@ def _merge(left: Iterator[_Item], right: Iterator[_Item]) -> Iterator[tuple[_Ite
 def _change(
     a: _Item | None,
     b: _Item | None,
-    result: Difference,
     links: tuple[dict[bytes, bytes], dict[bytes, bytes]],
-    *,
-    contents: bool,
+    differs: Callable[[_Item, _Item], list[str]],
 ) -> Change | None:
     if a is None or b is None:
         item, what = (a, "removed") if a is not None else (b, "added")
@@ -231,7 +322,7 @@ def _change(
         return Change(item.path, what)
     if a.entry.kind != b.entry.kind:
         return Change(a.path, "kind", (a.entry.kind.name.lower(), b.entry.kind.name.lower()))
-    content = _content_differs(a, b, result, contents=contents)
+    content = differs(a, b)
     metadata = _metadata(a, b, links)
     if content:
         return Change(a.path, "content", (*content, *metadata))
@@ -246,8 +337,8 @@ def _content_differs(a: _Item, b: _Item, result: Difference, *, contents: bool) 
     unread = (a.entry.marks | b.entry.marks) & Mark.UNREADABLE
     if not contents or not a.entry.size or unread:
         return ["content"] if unread else []
-    if a.ids_by is not None and a.ids_by == b.ids_by and a.entry.content_id == b.entry.content_id:
-        return []
+    if a.ids_by is not None and a.ids_by == b.ids_by:
+        return [] if a.entry.content_id == b.entry.content_id else ["content"]
     result.bytes += a.entry.size
     same = all(x == y for x, y in _aligned(a.content(), b.content()))
     return [] if same else ["content"]

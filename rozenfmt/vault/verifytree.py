@@ -1,0 +1,532 @@
+"""Verifying what snapshots say: nodes, contents, totals; and finding the paths that damage takes along.
+
+Snapshots share nearly everything, so what was looked at is remembered by its place, in an unnamed
+temporary database, and every node is decoded once.  What nodes want and what blocks hold is
+collected as rows of one size and compared when both are sorted, as for a single archive.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import struct
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+from blake3 import blake3
+
+from rozenfmt.archive.check import Damage
+from rozenfmt.archive.fetch import Fetcher
+from rozenfmt.archive.streamwriter import hash_zeros
+from rozenfmt.archive.treereader import Place, place_of
+from rozenfmt.archive.writer import TempRuns
+from rozenfmt.errors import ArchiveError, BlockError, MissingArchive, StorageError
+from rozenfmt.events import Progress, ProgressCallback
+from rozenfmt.format import crypto
+from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.index import Sorter
+from rozenfmt.format.limits import MAX_TREE_DEPTH
+from rozenfmt.format.nodes import Entry, InnerNode, Kind, NodeType, Part
+
+from .findings import Findings, Key, Lost
+
+if TYPE_CHECKING:
+    from .archives import Archives
+    from .snapshot import Snapshot
+
+__all__ = ["Clean", "TreeVerifier", "find_lost"]
+
+# Number of the archive, block, piece, id, length; a length that is not known is all ones.
+_ROW: Final = struct.Struct(">IQQ32sQ")
+_ANY: Final = (1 << 64) - 1
+_KEY: Final = 20  # bytes of a row that are the place
+_HASHED_HOLES: Final = 64 << 30
+_PROGRESS_SECONDS: Final = 0.1
+
+_SCHEMA: Final = """
+CREATE TABLE nodes (place BLOB PRIMARY KEY, id BLOB, entries INTEGER, bytes INTEGER) WITHOUT ROWID;
+CREATE TABLE contents (place BLOB PRIMARY KEY, id BLOB, size INTEGER, snapshot INTEGER, archive INTEGER, block INTEGER,
+    piece INTEGER, path BLOB) WITHOUT ROWID;
+CREATE TABLE clean (place BLOB PRIMARY KEY) WITHOUT ROWID;
+"""
+
+Clean = sqlite3.Connection
+"""Remembers directories of which nothing is lost."""
+
+
+_Child = tuple[bytes, Place, int, int | None]
+"""Path of a directory, place of a node, how many inner nodes are above it, and how many entries these say it has."""
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A node that the walk is in, and what was counted below it so far."""
+
+    key: bytes
+    id: bytes
+    children: Iterator[_Child]
+    entries: int = 0
+    bytes: int = 0
+    direct: int = 0
+    expected: int | None = None  # entries that the node above says are in this part of a directory
+    broken: bool = False
+    is_part: bool = False
+
+
+class TreeVerifier:
+    """Walks snapshots, and compares what their nodes refer to with what archives hold.
+
+    Args:
+        archives: Of the vault.
+        findings: Where what is wrong goes.
+        sample: Share of the contents to read; None for all, which then are those that ``holder`` was told of.
+        workers: Threads.
+        progress: Called with events.
+
+    Attributes:
+        clean: For ``find_lost``.
+    """
+
+    def __init__(
+        self,
+        archives: Archives,
+        findings: Findings,
+        sample: float | None,
+        workers: int,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self._archives = archives
+        self._findings = findings
+        self._report = findings.report
+        self._sample = sample
+        self._workers = workers
+        self._progress = progress
+        self._reported = 0.0
+        self._runs = TempRuns()
+        self._wanted = Sorter(self._runs, _ROW.size)
+        self._held = Sorter(self._runs, _ROW.size)
+        self._numbers: dict[Key, int] = {}
+        self._snapshots: list[Snapshot] = []
+        self._db = self.clean = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(_SCHEMA)
+        self._db.execute("BEGIN")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+        self._runs.close()
+
+    def _number(self, key: Key) -> int:
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    # --- what is held ---------------------------------------------------------------------------
+
+    def holder(self, key: Key) -> Callable[[Block, list[bytes]], None]:
+        """Takes the blocks of an archive as they are read, with the ids of their pieces."""
+        number = self._number(key)
+
+        def hold(block: Block, ids: list[bytes]) -> None:
+            if block.type in (b"PACK", b"TREX"):
+                pieces = cut_pieces(block)
+                self._held.extend(
+                    _ROW.pack(number, block.sequence, at, one, len(pieces[at])) for at, one in enumerate(ids)
+                )
+
+        return hold
+
+    def _want(self, snapshot: Snapshot, archive: int, block: int, piece: int, one: bytes, size: int) -> None:
+        key = key_of(snapshot, archive)
+        self._wanted.add(_ROW.pack(self._number(key), block, piece, one, size))
+
+    # --- nodes ----------------------------------------------------------------------------------
+
+    def walk(self, snapshot: Snapshot) -> None:
+        """Look at every node of a snapshot that was not looked at before."""
+        self._snapshots.append(snapshot)
+        try:
+            found = self._walk(snapshot)
+        except (ArchiveError, StorageError) as error:  # deeper, or with more entries, than there can be
+            self._findings.damage(snapshot.object, error)
+            return
+        if found is not None and found != (snapshot.entry_count, snapshot.content_bytes):
+            msg = (
+                f"the snapshot says that it has {snapshot.entry_count} entries of {snapshot.content_bytes} bytes, and "
+                f"has {found[0]} of {found[1]}"
+            )
+            self._findings.note(Damage(0, None, "block", msg, snapshot.object))
+
+    def _walk(self, snapshot: Snapshot) -> tuple[int, int] | None:
+        """Entries and bytes of a snapshot; None if not all of it can be read."""
+        top = _Frame(b"", b"", iter([(b"", snapshot.root_place(), 0, None)]))
+        stack = [top]
+        while True:
+            frame = stack[-1]
+            child = next(frame.children, None)
+            if child is None:
+                stack.pop()
+                if frame is top:
+                    return None if top.broken else (top.entries, top.bytes)
+                self._leave(snapshot, frame, stack[-1])
+                continue
+            if len(stack) > 2 * MAX_TREE_DEPTH:
+                raise snapshot.too_deep()
+            self._enter(snapshot, stack, child)
+
+    def _enter(self, snapshot: Snapshot, stack: list[_Frame], child: _Child) -> None:
+        """Go into a node, unless it is known."""
+        path, place, depth, expected = child
+        above = stack[-1]
+        key = place_key(snapshot, place)
+        row = self._db.execute("SELECT id, entries, bytes FROM nodes WHERE place = ?", (key,)).fetchone()
+        if row is not None and row[0] == place[0]:
+            if row[1] < 0:
+                above.broken = True
+            else:
+                above.entries += row[1]
+                above.bytes += row[2]
+                above.direct += expected or 0
+            return
+        assert place[0] is not None
+        frame = _Frame(key, place[0], iter(()), expected=expected, is_part=expected is not None)
+        try:
+            self._decode(snapshot, frame, path, place, depth)
+        except (ArchiveError, StorageError) as error:
+            self._findings.damage(snapshot.object_name(place[1]), error)
+            if isinstance(error, BlockError) and error.block is not None:
+                self._findings.bad_piece(key_of(snapshot, place[1]), place[2], place[3])
+            frame.broken = True
+        stack.append(frame)
+
+    def _decode(self, snapshot: Snapshot, frame: _Frame, path: bytes, place: Place, depth: int) -> None:
+        node = snapshot._directory(place)  # noqa: SLF001 - not the whole directory
+        if node.type == NodeType.INNER:
+            frame.children = _parts(path, snapshot._children_of(node, place, depth), depth)  # noqa: SLF001 - likewise
+            return
+        entries = snapshot._entries_of(node, place)  # noqa: SLF001 - likewise
+        frame.direct = frame.entries = len(entries)
+        self._report.entries += len(entries)
+        below: list[_Child] = []
+        for entry in entries:
+            here = path + b"/" + entry.name if path else entry.name
+            if entry.kind == Kind.DIRECTORY:
+                below.append((here, place_of(entry), 0, None))
+            if entry.xattr_ref is not None and self._sample is None:
+                one, block, piece = entry.xattr_ref
+                self._want(snapshot, entry.xattr_archive, block, piece, one, _ANY)
+            if entry.has_content:
+                frame.bytes += entry.size
+                self._content(snapshot, entry, here)
+        frame.children = iter(below)
+        self._tick(path)
+
+    def _leave(self, snapshot: Snapshot, frame: _Frame, above: _Frame) -> None:
+        if frame.expected is not None and frame.expected != frame.direct and not frame.broken:
+            msg = "a part of a directory has another number of entries than the node above it says"
+            self._findings.damage(snapshot.object, BlockError(msg, object=snapshot.object, clause="8.2"))
+        if frame.is_part:
+            above.direct += frame.direct
+        values = (frame.key, frame.id, -1 if frame.broken else frame.entries, frame.bytes)
+        self._db.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?)", values)
+        above.broken |= frame.broken
+        above.entries += frame.entries
+        above.bytes += frame.bytes
+
+    # --- contents -------------------------------------------------------------------------------
+
+    def _content(self, snapshot: Snapshot, entry: Entry, path: bytes) -> None:
+        """Note a content: one piece to be compared with what archives hold, others to be read."""
+        assert entry.content_id is not None
+        try:
+            in_parts = snapshot.in_parts(entry)
+        except ArchiveError as error:
+            self._findings.damage(snapshot.object, error)
+            return
+        if self._sample is None and not in_parts:
+            self._want(snapshot, entry.archive, entry.block, entry.piece, entry.content_id, entry.size)
+            return
+        if self._sample is not None and random.random() >= self._sample:  # noqa: S311 - a sample, not a secret
+            return
+        self._db.execute(
+            "INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                place_key(snapshot, (entry.content_id, entry.archive, entry.block, entry.piece)) + entry.content_id,
+                *(entry.content_id, entry.size, len(self._snapshots) - 1),
+                *(entry.archive, entry.block, entry.piece, path),
+            ),
+        )
+
+    def finish(self) -> None:
+        """Read the contents that are in parts, or chosen; compare what was wanted with what is held."""
+        for number, snapshot in enumerate(self._snapshots):
+            rows = self._db.execute(
+                "SELECT id, size, archive, block, piece, path FROM contents WHERE snapshot = ? "
+                "ORDER BY archive, block, piece",
+                (number,),
+            )
+            self._read_contents(snapshot, rows)
+        if self._sample is None:
+            self._compare()
+
+    def _read_contents(self, snapshot: Snapshot, rows: sqlite3.Cursor) -> None:
+        fetcher = Fetcher(snapshot, self._workers)
+        try:
+            current: _Content | None = None
+            for (content, part), future in fetcher.blocks(self._parts(snapshot, rows)):
+                if content is not current:
+                    self._end_content(snapshot, current)
+                    current = content
+                if part is not None:
+                    self._take_part(snapshot, content, part, future)
+            self._end_content(snapshot, current)
+        finally:
+            fetcher.close()
+
+    def _parts(
+        self, snapshot: Snapshot, rows: sqlite3.Cursor
+    ) -> Iterator[tuple[tuple[_Content, Part | None], tuple[int, int] | None]]:
+        """Parts of the chosen contents in order, each with the block that it needs."""
+        for one, size, archive, block, piece, path in rows:
+            entry = Entry(b"", Kind.FILE, size=size, content_id=one, archive=archive, block=block, piece=piece)
+            content = _Content(entry, path, key_of(snapshot, archive))
+            try:
+                _, parts = snapshot.parts(entry)
+                for part in parts:
+                    if part.id is None:
+                        yield (content, part), None
+                        continue
+                    if self._sample is None:
+                        self._want(snapshot, part.archive, part.block, part.piece, part.id, part.length)
+                    key = key_of(snapshot, part.archive)
+                    if self._findings.fault(key, part.block, part.piece) is not None:
+                        content.broken = True
+                    else:
+                        yield (content, part), (part.archive, part.block)
+            except (ArchiveError, StorageError) as error:
+                self._findings.damage(snapshot.object_name(archive), error)
+                content.broken = True
+                self._findings.bad_piece(content.key, block, piece)
+            yield (content, None), None
+
+    def _take_part(self, snapshot: Snapshot, content: _Content, part: Part, future: Future[Block] | None) -> None:
+        if content.broken:
+            return
+        if part.id is None:
+            content.holes += part.length
+            if content.holes <= _HASHED_HOLES:
+                hash_zeros(content.hasher, part.length)
+            return
+        assert future is not None
+        try:
+            block = future.result()
+            data = _cut(snapshot, part, block)
+            if self._sample is not None:
+                snapshot._check_id(data, part.id, part.archive, part.block)  # noqa: SLF001 - it says what is wrong
+        except (ArchiveError, StorageError) as error:
+            self._findings.damage(snapshot.object_name(part.archive), error)
+            self._findings.bad_piece(key_of(snapshot, part.archive), part.block, part.piece)
+            content.broken = True
+            return
+        content.hasher.update(data)
+        self._report.content_bytes += len(data)
+
+    def _end_content(self, snapshot: Snapshot, content: _Content | None) -> None:
+        if content is None:
+            return
+        entry = content.entry
+        self._report.contents += 1
+        self._tick(content.path)
+        if content.broken:
+            return
+        if content.holes > _HASHED_HOLES:
+            self._findings.warn(f"{content.path!r} has more than 64 GiB of holes: only its parts were compared")
+            return
+        found = crypto.content_id(snapshot.require_read(), content.hasher.digest(), entry.size)
+        if found != entry.content_id:
+            msg = f"the parts of {content.path!r} are not the content that its id names"
+            name = snapshot.object_name(entry.archive)
+            self._findings.damage(name, BlockError(msg, object=name, block=entry.block, clause="6.2"))
+            self._findings.bad_piece(content.key, entry.block, entry.piece)
+
+    def _compare(self) -> None:
+        """Every piece that is referred to must be where it is said to be, with the id that it is said to have."""
+        keys = {number: key for key, number in self._numbers.items()}
+        held = iter(self._held)
+        row = next(held, b"")
+        last = b""
+        for wanted in self._wanted:
+            if wanted == last:
+                continue
+            last = wanted
+            number, block, piece, one, size = _ROW.unpack(wanted)
+            while row and row[:_KEY] < wanted[:_KEY]:
+                row = next(held, b"")
+            if self._findings.fault(keys[number], block, piece) is not None:
+                continue
+            known = size != _ANY
+            self._report.contents += known
+            self._report.content_bytes += size if known else 0
+            if row[:_KEY] == wanted[:_KEY] and row[_KEY:] in (wanted[_KEY:], one + row[-8:] if not known else b""):
+                continue
+            self._wrong(keys[number], block, piece, there=row[:_KEY] == wanted[:_KEY])
+
+    def _wrong(self, key: Key, block: int, piece: int, *, there: bool) -> None:
+        from rozenfmt.format.registry import Kind as ArchiveKind
+
+        names = self._archives.names(*key, ArchiveKind.DATA) or self._archives.names(*key, ArchiveKind.METADATA)
+        why = "is not what its id names" if there else "is not there"
+        name = names[0] if names else key[1].hex()
+        self._findings.note(Damage(0, block, "block", f"piece {piece}, which a directory refers to, {why}", name))
+        self._findings.bad_piece(key, block, piece)
+
+    def _tick(self, path: bytes) -> None:
+        now = time.monotonic()
+        if self._progress is not None and now - self._reported >= _PROGRESS_SECONDS:
+            self._reported = now
+            self._progress(Progress("verify", self._report.entries, self._report.bytes, 0, None, path))
+
+
+@dataclass(slots=True, eq=False)
+class _Content:
+    """A content that is being read."""
+
+    entry: Entry
+    path: bytes
+    key: Key
+    hasher: blake3 = field(default_factory=blake3)
+    holes: int = 0
+    broken: bool = False
+
+
+def _cut(snapshot: Snapshot, part: Part, block: Block) -> memoryview:
+    pieces = cut_pieces(block) if block.type == b"PACK" else []
+    if part.piece >= len(pieces):
+        raise snapshot.broken(part.archive, part.block, "a content is said to be where none is")
+    if len(pieces[part.piece]) != part.length:
+        raise snapshot.broken(part.archive, part.block, "a content has another length than what refers to it says")
+    return pieces[part.piece]
+
+
+def _parts(path: bytes, children: list[InnerNode], depth: int) -> Iterator[_Child]:
+    for child in children:
+        yield path, (child.id, child.archive, child.block, child.piece), depth + 1, child.entries
+
+
+def key_of(snapshot: Snapshot, archive: int) -> Key:
+    """Host and archive of an archive number."""
+    if not archive:
+        return snapshot.host_id, snapshot.archive_id
+    return snapshot.host_id, snapshot.references[archive - 1].archive_id
+
+
+def place_key(snapshot: Snapshot, place: Place) -> bytes:
+    """What stands for a place, whichever snapshot refers to it."""
+    key = key_of(snapshot, place[1])
+    return crypto.digest(*key, place[2].to_bytes(8, "little"), place[3].to_bytes(8, "little"))[:16]
+
+
+# --- what is lost -------------------------------------------------------------------------------
+
+
+def find_lost(findings: Findings, snapshot: Snapshot, clean: Clean) -> None:
+    """Tell which paths of a snapshot do not restore, by what is known to be missing or damaged."""
+    try:
+        keys = {(snapshot.host_id, row.archive_id) for row in snapshot.references}
+    except (ArchiveError, StorageError):
+        keys = set()
+    keys.add((snapshot.host_id, snapshot.archive_id))
+    if keys.isdisjoint({*findings.failed, *findings.blocks, *findings.pieces}):
+        return
+    _Losses(findings, snapshot, clean).run()
+
+
+class _Losses:
+    """One snapshot's."""
+
+    def __init__(self, findings: Findings, snapshot: Snapshot, clean: Clean) -> None:
+        self._findings = findings
+        self._snapshot = snapshot
+        self._clean = clean
+        self._entries = 0
+
+    def run(self) -> None:
+        stack: list[tuple[bytes, Iterator[tuple[bytes, Place, int]], int]] = []
+        stack.append((b"", iter([(b"", self._snapshot.root_place(), 0)]), 0))
+        while stack:
+            key, children, before = stack[-1]
+            child = next(children, None)
+            if child is None:
+                stack.pop()
+                if self._findings.report.lost_count == before and key:
+                    self._clean.execute("INSERT OR IGNORE INTO clean VALUES (?)", (key,))
+                continue
+            path, place, depth = child
+            key = place_key(self._snapshot, place)
+            if self._clean.execute("SELECT 1 FROM clean WHERE place = ?", (key,)).fetchone() is not None:
+                continue
+            before = self._findings.report.lost_count
+            # Deeper, or with more entries, than there can be: what is damaged may be shared over and over.
+            if len(stack) <= 2 * MAX_TREE_DEPTH and self._entries <= self._snapshot.entry_limit():
+                stack.append((key, iter(self._directory(path, place, depth)), before))
+
+    def _directory(self, path: bytes, place: Place, depth: int) -> list[tuple[bytes, Place, int]]:
+        """Look at the entries of a node; returns the nodes below it."""
+        tree = self._snapshot
+        if self._bad(path, place[1], place[2], place[3], "a directory, or a part of it"):
+            return []
+        try:
+            node = tree._directory(place)  # noqa: SLF001 - not the whole directory
+            if node.type == NodeType.INNER:
+                children = tree._children_of(node, place, depth)  # noqa: SLF001 - likewise
+                return [(path, (c.id, c.archive, c.block, c.piece), depth + 1) for c in children]
+            entries = tree._entries_of(node, place)  # noqa: SLF001 - likewise
+        except (ArchiveError, StorageError) as error:
+            self._lost(path, tree.object_name(place[1]), error, "a directory, or a part of it")
+            return []
+        below = []
+        self._entries += len(entries)
+        for entry in entries:
+            here = path + b"/" + entry.name if path else entry.name
+            if entry.kind == Kind.DIRECTORY:
+                below.append((here, place_of(entry), 0))
+            self._entry(here, entry)
+        return below
+
+    def _entry(self, path: bytes, entry: Entry) -> None:
+        if entry.xattr_ref is not None:
+            self._bad(path, entry.xattr_archive, *entry.xattr_ref[1:], "its extended attributes")
+        if not entry.has_content or self._bad(path, entry.archive, entry.block, entry.piece, "its content"):
+            return
+        tree = self._snapshot
+        try:
+            if tree.in_parts(entry):
+                for part in tree.parts(entry)[1]:
+                    if part.id is not None and self._bad(
+                        path, part.archive, part.block, part.piece, "a part of its content"
+                    ):
+                        return
+        except (ArchiveError, StorageError) as error:
+            self._lost(path, tree.object_name(entry.archive), error, "its content")
+
+    def _bad(self, path: bytes, archive: int, block: int, piece: int, what: str) -> bool:
+        """Whether what stands at a place is lost; then it is told."""
+        try:
+            key = key_of(self._snapshot, archive)
+        except (ArchiveError, StorageError) as error:
+            self._lost(path, self._snapshot.object, error, what)
+            return True
+        fault = self._findings.fault(key, block, piece)
+        if fault is not None:
+            self._lost(path, self._snapshot.object_name(archive), fault, what)
+        return fault is not None
+
+    def _lost(self, path: bytes, name: str, why: ArchiveError | StorageError | str, what: str) -> None:
+        missing = "missing" if isinstance(why, MissingArchive) else "damaged"
+        if not isinstance(why, str) and isinstance(why, ArchiveError):
+            name = why.object or name
+            why = why.message
+        self._findings.lost(Lost(self._snapshot.id, path, missing, name, f"{what} is lost: {why}"))
