@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import rozenfmt as rz
+from rozenfmt.vault.vault import Vault
 from tests.tree.helpers import as_nobody, is_root
 
 from .helpers import MIB, noise, write_archive
@@ -223,3 +224,70 @@ def test_excludes_and_events(tmp_path: Path) -> None:
     )
     assert {change.what for change in difference.changes} <= {"metadata"}
     assert all(isinstance(event, rz.Progress) for event in events)
+
+
+# --- snapshots ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vault(tmp_path: Path, me: rz.Identity) -> Iterator[Vault]:
+    """A vault in which the tree of ``build`` was backed up, with the key of its host and of its owner."""
+    url = str(tmp_path / "vault")
+    with Vault.init(url, owner=me, cache_dir=tmp_path / "cache") as made:
+        host = made.enrol("laptop")
+    build(tmp_path / "src")
+    with Vault.open(url, host=host, identities=[me], cache_dir=tmp_path / "cache") as opened:
+        opened.backup([tmp_path / "src"], name="all")
+        yield opened
+
+
+@pytest.mark.parametrize("case", sorted(CHANGES))
+def test_each_change_since_a_snapshot(tmp_path: Path, me: rz.Identity, vault: Vault, case: str) -> None:
+    """Snapshot with directory, with archive, and with snapshot, and the other way round."""
+    one = tmp_path / "src"
+    change, expected = CHANGES[case]
+    change(one)
+    expected = [(f"src/{path}", what, details) for path, what, details in expected]
+    vault.backup([one], name="all")
+    write_archive(tmp_path / "a", me.recipient, one)
+    before, after = vault.snapshots()
+    with rz.open(tmp_path / "a", identities=[me]) as archive:
+        for side in (one, archive, after):
+            assert told(rz.compare(before, side)) == expected
+            back = told(rz.compare(side, before))
+            assert [path for path, _, _ in back] == [path for path, _, _ in expected]
+            assert told(rz.compare(after, side)) == []
+
+
+def test_nothing_is_read_between_snapshots(tmp_path: Path, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    CHANGES["last byte"][0](tmp_path / "src")
+    vault.backup([tmp_path / "src"], name="all")
+    before, after = vault.snapshots()
+    monkeypatch.setattr(type(before), "_piece", None)
+    difference = rz.compare(before, after)
+    assert [os.fsdecode(change.path) for change in difference.changes] == ["src/big"]
+    assert difference.bytes == 0
+
+
+def test_snapshots_of_two_hosts(tmp_path: Path, me: rz.Identity, vault: Vault) -> None:
+    """Ids by different keys say nothing: contents are read."""
+    host = vault.enrol("desktop")
+    CHANGES["last byte"][0](tmp_path / "src")
+    with Vault.open(vault.url, host=host, identities=[me], cache_dir=tmp_path / "cache") as other:
+        other.backup([tmp_path / "src"], name="all")
+        left, right = other.snapshots(host="laptop")[0], other.snapshots(host="desktop")[0]
+        difference = rz.compare(left, right)
+    assert told(difference) == [("src/big", "content", ("content",))]
+    assert difference.bytes > 5 * MIB
+
+
+def test_a_snapshot_with_a_browsing_key(tmp_path: Path, me: rz.Identity, vault: Vault) -> None:
+    friend = rz.Identity.generate()
+    vault.grant(friend.recipient, "browse")
+    CHANGES["content"][0](tmp_path / "src")
+    vault.backup([tmp_path / "src"], name="all")
+    with Vault.open(vault.url, identities=[friend], owner=me.recipient) as seen:
+        before, after = seen.snapshots()
+        assert told(rz.compare(before, after)) == [("src/z", "content", ("content",))]
+        with pytest.raises(rz.NoMatchingKey):
+            rz.compare(before, tmp_path / "src")
