@@ -109,6 +109,7 @@ class Scanner:
         chunk_size: Bytes that a ``FileReader`` reads at once.
         entropy: Source of the random ids of hard-link groups.
         known: What is remembered of earlier walks.
+        links: Remembers files with several names; give the same one to all sources that may share files.
 
     Attributes:
         stat: Of the entry that the sink is given now.
@@ -128,6 +129,7 @@ class Scanner:
         chunk_size: int = CHUNK_SIZE,
         entropy: Callable[[int], bytes] = os.urandom,
         known: Known | None = None,
+        links: LinkGroups | None = None,
     ) -> None:
         self._known = known
         self._parent, self._opened_as, base = split_root(root)
@@ -137,7 +139,7 @@ class Scanner:
         self._small_limit = small_limit
         self._chunk_size = chunk_size
         self._walk = Walk(excludes=excludes, skip_caches=skip_caches, report=report, prefix=prefix)
-        self._links = LinkGroups(entropy)
+        self._links = LinkGroups(entropy) if links is None else links
         self._users = UserNames()
         self._groups = GroupNames()
         self._file_flags = OPEN_FILE | NO_ATIME

@@ -20,6 +20,7 @@ from rozenfmt.format.limits import MAX_DECODED, MAX_SNAP_ROWS
 from rozenfmt.format.nodes import Kind as EntryKind
 from rozenfmt.format.registry import Kind, Suite
 from rozenfmt.format.snapshots import Answer, Mode, ParentState, SnapFlag, SnapshotBody, SourceKind
+from rozenfmt.tree.capture import LinkGroups
 
 from . import layout
 from .baseline import Baseline
@@ -221,6 +222,7 @@ class _Run:
         self._output: ArchiveOutput | None = None
         self._store: ContentStore | None = None
         self._usable: dict[int, bool] = {}
+        self._links = LinkGroups(os.urandom)
 
     def make(self) -> BackupResult:
         """Read, store, check, commit."""
@@ -359,6 +361,7 @@ class _Run:
             name=source.name,
             small_limit=capture.small_limit(),
             known=capture,
+            links=self._links,
         )
         try:
             capture.tree(scanner, allow_empty=job.allow_empty)

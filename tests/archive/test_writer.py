@@ -374,7 +374,7 @@ def test_checkpoint_of_a_directory_that_is_too_big_for_one_node(
 ) -> None:
     monkeypatch.setattr(treewriter, "_CHECKPOINT_BYTES", 100 * KIB)
     monkeypatch.setattr(Pipeline, "submit", drained(Pipeline.submit))
-    monkeypatch.setattr(treewriter, "_LEAF_MOST", 1100)
+    monkeypatch.setattr(treewriter, "LEAF_MOST", 1100)
     with rz.create(tmp_path / "a", recipients=[me.recipient]) as archive:
         for number in range(3000):
             archive.add(f"dir/{number * 7919 % 3000:04}", b"x%d" % number)

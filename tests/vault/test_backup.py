@@ -709,3 +709,13 @@ def test_live_bytes_are_what_the_snapshot_refers_to(site: Site) -> None:
             snapshot = vault.snapshot(done.snapshot_id)
             assert [r.live for r in snapshot.references if r.kind == 1] == [3_010_000]
         assert done.leans_on[1] == 1
+
+
+def test_hard_links_across_sources(site: Site) -> None:
+    other = site.root / "other"
+    write(site.source / "a", "linked")
+    other.mkdir()
+    os.link(site.source / "a", other / "b")
+    for _ in range(2):
+        where = site.restored(site.backup(site.source, other).snapshot_id)
+        assert (where / "source/a").stat().st_ino == (where / "other/b").stat().st_ino
