@@ -11,6 +11,7 @@ contents are compared by size and time of modification alone.
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["SnapshotChange", "SnapshotDiff", "diff"]
 
 _OLD, _NEW = 0, 1
+_AGAIN: Final = 4
 _EMPTY: Final = crypto.digest(directory_record([]))
 _WHAT: Final = ("new", "changed", "metadata", "moved", "deleted")
 
@@ -80,6 +82,7 @@ class SnapshotDiff:
         self.newer = newer
         self.unconfirmed = unconfirmed
         self._db = db
+        weakref.finalize(self, db.close)
         found = dict(db.execute("SELECT what, count(*) FROM changes GROUP BY what").fetchall())
         self.counts: dict[str, int] = {what: found.get(what, 0) for what in _WHAT}
 
@@ -143,7 +146,11 @@ def diff(older: Snapshot, newer: Snapshot) -> SnapshotDiff:
         StorageError: The storage fails.
     """
     job = _Differ(older, newer)
-    job.run()
+    try:
+        job.run()
+    except BaseException:
+        job.db.close()
+        raise
     return SnapshotDiff(older.id, newer.id, job.db, job.unconfirmed)
 
 
@@ -166,14 +173,15 @@ class _Differ:
         self._todo.append((older.root_place(), newer.root_place(), b"", b""))
         self._walk()
         recorded = newer.moves if self._same_host and newer.parent == older.archive_id else ()
-        self._recorded(recorded)
+        while True:  # what was moved is compared with what it was, where there may be more to list
+            self._recorded(recorded)
+            if self._same_host:
+                self._match(directories=True)
+            if self.db.execute("SELECT 1 FROM things WHERE NOT expanded LIMIT 1").fetchone() is None:
+                break
+            for side in (_NEW, _OLD):
+                self._expand_all(side)
         if self._same_host:
-            self._match(directories=True)
-        for side in (_NEW, _OLD):
-            self._expand_all(side)
-        self._recorded(recorded)
-        if self._same_host:
-            self._match(directories=True)
             self._match(directories=False)
         for side, what in ((_OLD, "deleted"), (_NEW, "new")):
             self.db.execute(
@@ -227,8 +235,8 @@ class _Differ:
         for place in leaves:
             entries = entries_of(tree, place)
             self._seen[side] += len(entries)
-            # A directory may be looked at for itself, and again as one that was moved.
-            if self._seen[side] > 2 * limit:
+            # A directory may be looked at for itself, and again as one that was moved, along with one above it.
+            if self._seen[side] > _AGAIN * limit:
                 raise tree.too_many_entries()
             yield from entries
 

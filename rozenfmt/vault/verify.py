@@ -77,7 +77,8 @@ def verify(
     - ``present``: every archive that the snapshots depend on is there with its length, by listing alone.
     - ``hashes``: every stored byte of these is as it was written, by its hashes; host and signature are right.
     - ``opened``: with the keys at hand, everything opens and obeys the format.
-    - ``contents``: every directory, content and part of a content has its id, and the totals are right.
+    - ``contents``: every directory, content and part of a content has its id, and the totals are right. Contents
+      in parts are read a second time, each once, to compare the whole with its id.
 
     With a sample, that share of the archives is read; for ``contents``, that share of the contents, directories
     all, and of data archives no more than the blocks of these.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,23 @@ CHANGES: dict[str, tuple[Callable[[Path], object], Expected]] = {
         lambda r: do((r / "new").mkdir, lambda: (r / "dir").rename(r / "new/dir")),
         [("new", "new", ()), ("new/dir", "moved", ())],
     ),
+    "moved into a new directory, and more in it": (
+        lambda r: do(
+            (r / "new").mkdir,
+            lambda: (r / "dir").rename(r / "new/dir"),
+            lambda: write(r / "new/dir/fresh/deep/file", "x"),
+            lambda: shutil.rmtree(r / "new/dir/sub"),
+        ),
+        [
+            ("new", "new", ()),
+            ("new/dir", "moved", ()),
+            ("new/dir/fresh", "new", ()),
+            ("new/dir/fresh/deep", "new", ()),
+            ("new/dir/fresh/deep/file", "new", ()),
+            ("dir/sub", "deleted", ()),
+            ("dir/sub/c", "deleted", ()),
+        ],
+    ),
     "moved out of a deleted directory": (
         lambda r: do(lambda: (r / "dir.d/d").rename(r / "d"), (r / "dir.d").rmdir),
         [("d", "moved", ()), ("dir.d", "deleted", ())],
@@ -131,6 +149,15 @@ def test_each_change(site: Site, untimed: None, case: str, related: bool) -> Non
     change(site.source)
     after = site.backup(**({} if related else {"name": "other"}))
     expected = sorted((f"source/{path}", what, details) for path, what, details in expected)
+    if not related and case == "moved into a new directory, and more in it":
+        expected = sorted(
+            [
+                *(one for one in expected if one[0] != "source/new/dir"),
+                ("source/dir", "deleted", ()),
+                ("source/new/dir", "new", ()),
+                ("source/new/dir/b", "moved", ()),
+            ]
+        )
     if not related and case == "moved and changed inside":
         expected = [
             ("source/dir", "deleted", ()),
