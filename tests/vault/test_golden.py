@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from rozenfmt.vault.keyring import Keyring, open_keyring
 from rozenfmt.vault.loading import load_view
 from rozenfmt.vault.snapshot import Snapshot
 from rozenfmt.vault.tombstones import parse_tombstone
+from tests.second_reader import reader
 from tests.second_reader import vault as second
 from tests.second_reader.model import DIRECTORY, FILE, SpecError
 
@@ -290,6 +292,67 @@ def test_the_public_way(tmp_path: Path) -> None:
         elif entry["kind"] == DIRECTORY:
             assert path.is_dir()
     assert not (tmp_path / "out" / "home" / "docs").exists()
+
+
+def test_what_the_library_writes(tmp_path: Path) -> None:
+    """The second reader understands vaults that the library makes."""
+    source, location = tmp_path / "source", tmp_path / "vault"
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "many").mkdir()
+    (source / "empty").mkdir()
+    for n in range(40):
+        (source / "many" / f"file {n}").write_bytes(b"%d" % n * n)
+    (source / "deep" / "er" / "big").write_bytes(blake3(b"big").digest(3_000_000))
+    with (source / "deep" / "sparse").open("wb") as sparse:
+        sparse.write(b"begin" * 1_000)
+        sparse.seek(9_000_000)
+        sparse.write(b"end")
+        sparse.truncate(12_000_000)
+    (source / "link").symlink_to("deep/\udcff")
+    os.setxattr(source / "deep", "user.a", b"1")
+    alice, bob = Identity(bytes(32)), Identity(bytes([1]) * 32)
+    owner = rz.Vault.init(location, owner=alice, cache_dir=tmp_path / "cache")
+    key = owner.enrol("laptop")
+    owner.grant(bob.recipient, "browse")
+    trees = []
+    for number in range(3):
+        with rz.Vault.open(location, host=key, cache_dir=tmp_path / "cache") as vault:
+            vault.backup([source], name="set", mode="worm" if number == 2 else "snapshot")
+        trees.append(on_disk(source))
+        if number == 0:
+            (source / "deep" / "er").rename(source / "moved")
+            (source / "many" / "file 7").write_bytes(b"new")
+    objects = second.read_folder(location)
+    recipient = alice.recipient.x25519 + alice.recipient.ed25519
+    for who, right in ((alice, 1), (bob, 2)):
+        vault_ = second.Vault(objects, x25519_private=[who._x25519], owner=recipient)
+        assert vault_.refused == {}
+        assert vault_.keyring.right == right
+        assert [one.warnings for one in vault_.snapshots.values()] == [[], [], []]
+        for name, raw in objects.items():
+            if name.endswith(".rzn"):  # a complete check of each archive for itself
+                ids = vault_.keyring.id_keys.get(key.host_id)
+                verify = key.signing.verify_key.ed25519
+                reader.read(raw, x25519_private=vault_.keyring.private, verify_key=verify, id_key=ids)
+        for listed, wanted in zip(vault_.snapshots.values(), trees, strict=True):
+            found = {one.path: one for one in vault_.walk(listed)}
+            assert all(one.error is None for one in found.values())
+            assert found.keys() == wanted.keys()
+            assert listed.snapshot.totals[0] == len(found)
+            for path, content in wanted.items():
+                if content is not None and right == 1:
+                    assert vault_.content(listed, found[path]) == content
+            if right == 1:
+                assert vault_.xattrs(listed, found[b"source/deep"]) == [(b"user.a", b"1")]
+
+
+def on_disk(source: Path) -> dict[bytes, bytes | None]:
+    """Paths, and contents of files."""
+    found: dict[bytes, bytes | None] = {b"source": None}
+    for path in source.rglob("*"):
+        name = b"source/" + os.fsencode(path.relative_to(source))
+        found[name] = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+    return found
 
 
 def test_a_flip_in_any_object() -> None:
