@@ -59,6 +59,10 @@ def test_a_bar_on_a_terminal() -> None:
         "    bar(rz.Progress('create', 3, 2048, 1024, None, b'some/path'))\n"
         "    bar(rz.Problem(b'x', 'unreadable', 'no'))\n"
         "    time.sleep(0.5)\n"
+        "    with bar.paused():\n"
+        "        print('a question', file=__import__('sys').stderr, flush=True)\n"
+        "    bar(rz.Progress('create', 4, 4096, 2048, None, b'another'))\n"
+        "    time.sleep(0.5)\n"
     )
     main, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
@@ -74,3 +78,6 @@ def test_a_bar_on_a_terminal() -> None:
     assert process.wait() == 0
     assert b"3 entries" in shown
     assert b"2.0 KiB" in shown
+    before, _, after = shown.partition(b"a question")
+    assert before.count(b"\x1b[?25l") == before.count(b"\x1b[?25h") == 1  # hidden, and back before the question
+    assert b"4 entries" in after

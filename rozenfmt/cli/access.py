@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -183,11 +183,12 @@ def find_host_key(location: str, given: str | None, storage_options: dict[str, A
         return rz.HostKey.load(given)
     # Editions are public and not trusted here: an id only picks a key, and the key decides whether they count.
     missing = ""
-    for vault_id in rz.Vault.identify(location, storage_options=storage_options):
-        file = host_key_file(vault_id)
-        if os.path.lexists(file):
-            return rz.HostKey.load(file)
-        missing = missing or file
+    with closing(rz.Vault.identify(location, storage_options=storage_options)) as found:
+        for vault_id in found:
+            file = host_key_file(vault_id)
+            if os.path.lexists(file):
+                return rz.HostKey.load(file)
+            missing = missing or file
     shown = shown_location(location)
     msg = (
         f"no host key for this vault: there is no {missing}. Have the vault's owner make one, "

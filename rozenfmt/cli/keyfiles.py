@@ -30,7 +30,7 @@ __all__ = [
 Key = TypeVar("Key", "rz.Identity", "rz.SigningKey")
 
 _LIMIT: Final = 64 * 1024
-_SECRET: Final = re.compile(r"rz[ipsq]1[a-z2-7]{20,}")
+_SECRET: Final = re.compile(r"rz[hipsq]1[a-z2-7]{20,}")
 _LOCKED: Final = ("rzp1", "rzq1")
 
 

@@ -38,7 +38,7 @@ __all__ = [
     "when",
 ]
 
-_SECRET: Final = re.compile(r"rz[ipsq]1[a-z2-7]{20,}")
+_SECRET: Final = re.compile(r"rz[hipsq]1[a-z2-7]{20,}")
 _PROBLEMS_SHOWN: Final = 20
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -204,7 +204,9 @@ class Vault:
         return vault
 
     @staticmethod
-    def identify(location: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None) -> Iterator[bytes]:
+    def identify(
+        location: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None
+    ) -> Generator[bytes, None, None]:
         """Ids of the vaults that the editions in a folder name; nothing is trusted, and no key is needed.
 
         A host finds its key by the id; ``open`` then holds the vault against the key.

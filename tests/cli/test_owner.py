@@ -212,6 +212,15 @@ def test_two_recipients_at_once(site: Site) -> None:
 # --- keys that do not fit -----------------------------------------------------------------------
 
 
+def test_a_host_key_is_a_secret(site: Site) -> None:
+    secret = site.host.to_text()
+    refused = site.run("grant", "v", "-i", "me.key", secret, code=2)
+    assert "secret key stands on the command line" in refused.err
+    assert secret not in refused.err
+    file = site.run("grant", "v", "-i", "me.key", site.key_file, code=2)
+    assert secret not in file.err
+
+
 def test_no_key(site: Site) -> None:
     assert "ROZENFMT_IDENTITY" in site.run("hosts", "v", code=2).err
     site.run("hosts", "v", env={"ROZENFMT_IDENTITY": "me.key"})

@@ -61,7 +61,9 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def environment(**more: str) -> dict[str, str]:
     """Of the process, with the programs that belong to this interpreter first, and no keys of the user."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ROZENFMT_", "COV_", "XDG_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ROZENFMT_", "COV_", "XDG_"))
+    }
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     return {**kept, "PATH": path, "TERM": "dumb", **more}
 

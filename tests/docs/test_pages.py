@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -64,6 +65,13 @@ def test_links_between_files_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_policies_are_json() -> None:
+    found = [block for page in PAGES for block in blocks(page) if block.language == "json"]
+    assert len(found) >= 4
+    for block in found:
+        assert json.loads(block.code)["Statement"]
 
 
 def test_every_public_name_is_in_the_reference() -> None:
