@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat as st
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from rozenfmt.format.nodes import Entry, Kind
@@ -18,6 +20,9 @@ __all__ = ["UNTRUSTED", "Baseline", "KnownDirectory"]
 
 UNTRUSTED: Final = bytes(SIGNATURE.size)
 """The signature of an entry that must be looked at again."""
+
+
+_LOOKS: Final = 256
 
 
 class KnownDirectory:
@@ -111,6 +116,13 @@ class Baseline:
         leaves = self._catalog.leaves(self._set, path) if self.known else iter(())
         return KnownDirectory(leaves, path, gone)
 
+    def entries(self, path: bytes) -> Iterator[tuple[bytes, Entry]]:
+        """Signatures and entries of a directory as it was."""
+        size = SIGNATURE.size
+        for leaf in self._catalog.leaves(self._set, path):
+            for at, entry in enumerate(leaf.entries()):
+                yield leaf.signatures[at * size : (at + 1) * size], entry
+
     def subtree(self, path: bytes) -> Iterator[tuple[bytes, Entry]]:
         """Everything that was below a directory: path of the directory it was in, and entry."""
         for inside, leaf in self._catalog.subtree(self._set, path):
@@ -137,13 +149,13 @@ class Baseline:
             now = os.lstat(where)
         except OSError:
             now = None
-        if now is not None and now.st_ino == stat.st_ino:
-            return None  # it is still there: another name of the same file, not a move
+        if now is not None and (now.st_ino == stat.st_ino or st.S_IFMT(now.st_mode) == st.S_IFMT(stat.st_mode)):
+            return None  # another name of the same file, or something new in its place: the path is not gone
         size = SIGNATURE.size
         return path, directory, entry, leaf.signatures[position * size : (position + 1) * size]
 
-    def moved_file(self, path: bytes, stat: os.stat_result) -> Entry | None:
-        """The entry that a new file had elsewhere, if inode, size and time say that it was moved here."""
+    def moved_file(self, stat: os.stat_result) -> tuple[bytes, Entry] | None:
+        """Old path and entry of a file that is new here, if inode, size and time say that it was moved."""
         if not stat.st_size:
             return None
         found = self._by_inode(stat)
@@ -153,10 +165,9 @@ class Baseline:
         size, mtime_ns, _, _ = SIGNATURE.unpack(signature)
         if entry.kind != Kind.FILE or not entry.has_content or (size, mtime_ns) != (stat.st_size, stat.st_mtime_ns):
             return None
-        if old in self.moved_files or self._below_moved(old):
+        if old in self.moved_files or self.below_moved(old):
             return None
-        self.moved_files[old] = path
-        return replace(entry)
+        return old, replace(entry)
 
     def moved_directory(self, path: bytes, stat: os.stat_result) -> bytes | None:
         """Old path of a directory that is new here, if its inode says that it was moved."""
@@ -164,12 +175,39 @@ class Baseline:
         if found is None or found[2].kind != Kind.DIRECTORY:
             return None
         old = found[0]
-        if old in self.moved_directories or self._below_moved(old):
+        if self.below_moved(old) or not self._holds_some(path, old):
             return None
         self.moved_directories[old] = path
         return old
 
-    def _below_moved(self, path: bytes) -> bool:
+    def _holds_some(self, path: bytes, old: bytes) -> bool:
+        """Whether a directory has anything that another one had: inodes of deleted ones are soon used again."""
+        where = self._locate(path)
+        if where is None:
+            return False
+        stack = [(old, where)]
+        looked = 0
+        while stack and looked < _LOOKS:
+            was, where = stack.pop()
+            for signature, entry in islice(self.entries(was), _LOOKS):
+                size, mtime_ns, _, inode = SIGNATURE.unpack(signature)
+                if not inode:
+                    continue
+                looked += 1
+                try:
+                    now = os.lstat(where + b"/" + entry.name)
+                except OSError:
+                    continue
+                if now.st_ino != inode:
+                    continue
+                if entry.kind == Kind.DIRECTORY and st.S_ISDIR(now.st_mode):
+                    stack.append((was + b"/" + entry.name, where + b"/" + entry.name))
+                elif entry.kind == Kind.FILE and (now.st_size, now.st_mtime_ns) == (size, mtime_ns):
+                    return True
+        return False
+
+    def below_moved(self, path: bytes) -> bool:
+        """Whether this is a directory that was moved, or was in one."""
         while path:
             if path in self.moved_directories:
                 return True

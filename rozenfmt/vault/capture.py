@@ -65,6 +65,7 @@ class _Level:
     old: Entry | None
     moved: bool = False
     inode: int = 0
+    new_before: int = 0  # how many entries were counted as new when the walk came here
     beside: list[Entry] = field(default_factory=list)  # earlier versions that wait for their turn by name
 
 
@@ -123,7 +124,10 @@ class Capture:
         self._scanner: Scanner
         self._asked: bytes | None = None
         self._old: tuple[bytes, Entry] | None = None
-        self._moved_here: Entry | None = None
+        self._moved_here: tuple[bytes, Entry] | None = None
+        # Link groups of the snapshot before that are in use: by a file as it is now, or by one that was withheld.
+        self._groups: dict[bytes, bool] = {}
+        self._renamed: dict[bytes, bytes] = {}
         self._looked_ns = 0
         self._roots: dict[bytes, bytes] = {}
         self._allow_empty = False
@@ -201,8 +205,8 @@ class Capture:
         self._moved_here = None
         found = self._find(name)
         if found is None:
-            moved = self._baseline.moved_file(self._path(name), stat)
-            if moved is not None and self._places_hold(moved):
+            moved = self._baseline.moved_file(stat) if self._reread == "none" else None
+            if moved is not None and self._places_hold(moved[1]):
                 self._moved_here = moved
             return None
         seen, old = found
@@ -220,22 +224,26 @@ class Capture:
 
     def content_known(self, name: bytes, stat: os.stat_result) -> bool:  # noqa: ARG002 - of the same file as before
         """Whether the file was moved here, as it was."""
-        return self._moved_here is not None and self._reread == "none"
+        return self._moved_here is not None
 
     def taken(self, entry: Entry) -> None:
         """A file that has not changed."""
         self.result.same += 1
         self._use(entry)
+        if entry.link_group is not None:
+            self._groups[entry.link_group] = True
         self._remember_link(entry)
         assert self._old is not None
         self._add(entry, self._old[0])
 
     def described(self, entry: Entry) -> None:
         """A file that was moved here: its metadata are new, its content is known."""
-        old = self._moved_here
-        assert old is not None
+        assert self._moved_here is not None
+        path, old = self._moved_here
+        self._baseline.moved_files[path] = self._path(entry.name)
         _copy_content(old, entry)
         entry.marks |= old.marks & Mark.SPARSE
+        self._keep_group(entry, old)
         self._use(entry)
         self._remember_link(entry)
         self._add(entry, self._signature())
@@ -305,7 +313,7 @@ class Capture:
         inode = self._scanner.stat.st_ino
         before = SIGNATURE.unpack(self._old[0])[3] if old is not None and self._old is not None else 0
         directory = Directory(path, above.directory.replaced or inode != before)
-        self._stack.append(_Level(directory, known, old, moved, inode))
+        self._stack.append(_Level(directory, known, old, moved, inode, self.result.new))
         self._asked = None
 
     def leave(self, entry: Entry) -> None:
@@ -320,11 +328,12 @@ class Capture:
                 self._stack.pop()
         inode = SIGNATURE.pack(0, 0, 0, level.inode)
         if unread and self._worm and level.old is not None and level.old.child is not None:
-            self._take_over(entry, level)
-        else:
-            entry.child, (entry.archive, entry.block, entry.piece) = self._complete(level)
+            assert known is not None
+            entry.marks |= Mark.WITHHELD
+            self._take_over(known.path, level.directory)
+        entry.child, (entry.archive, entry.block, entry.piece) = self._complete(level)
         if known is None and self._baseline.known and entry.child is not None:
-            self._catalog.note_new(entry.child, level.directory.path)
+            self._catalog.note_new(entry.child, level.directory.path, self.result.new - level.new_before)
         self.result.directories += 1
         self._asked = None
         self._add(entry, inode)
@@ -350,16 +359,37 @@ class Capture:
                     self._catalog.drop_leaf(level.directory.path, first)
         return node
 
-    def _take_over(self, entry: Entry, level: _Level) -> None:
-        """WORM: a directory that cannot be read keeps what it had."""
-        old = level.old
-        assert old is not None
-        entry.child, entry.archive, entry.block, entry.piece = old.child, old.archive, old.block, old.piece
-        entry.marks |= Mark.WITHHELD
-        for _, below in self._baseline.subtree(level.directory.path):
-            self._use(below)
-            if below.kind == Kind.DIRECTORY:
-                self._writer.use({below.archive: 0})
+    def _take_over(self, was: bytes, directory: Directory) -> None:
+        """WORM: a directory that cannot be read keeps what it had; nodes that are the same are not written again."""
+        stack: list[tuple[Directory, bytes, Iterator[tuple[bytes, Entry]], tuple[bytes, Entry] | None]]
+        stack = [(directory, was, self._baseline.entries(was), None)]
+        while stack:
+            here, path, entries, own = stack[-1]
+            item = next(entries, None)
+            if item is None:
+                stack.pop()
+                if own is not None:
+                    seen, entry = own
+                    entry.child, (entry.archive, entry.block, entry.piece) = self._writer.complete(here)
+                    self._writer.add(stack[-1][0], entry, seen)
+                continue
+            seen, entry = item
+            self._count(entry)
+            if entry.kind == Kind.DIRECTORY:
+                self.result.directories += 1
+                below = _join(path, entry.name)
+                inside = Directory(_join(here.path, entry.name), replaced=here.replaced)
+                stack.append((inside, below, self._baseline.entries(below), item))
+                continue
+            if not self._places_hold(entry):
+                self._problem(_join(here.path, entry.name), "damaged", "what was stored before is missing in the vault")
+                entry.content_id, entry.xattr_ref = None, None
+                entry.marks, seen = entry.marks | Mark.UNREADABLE, UNTRUSTED
+            if entry.link_group is not None:
+                self._withhold_group(entry)
+            self.result.same += 1
+            self._use(entry)
+            self._writer.add(here, entry, seen)
 
     def small(self, entry: Entry, data: bytes) -> None:
         """A file with its whole content."""
@@ -374,6 +404,7 @@ class Capture:
             if not entry.marks & Mark.UNREADABLE:
                 entry.content_id, (entry.archive, entry.block, entry.piece) = self._store.piece(data, one)
                 self._writer.use({entry.archive: entry.size})
+        self._keep_group(entry, old)
         self._remember_link(entry)
         self._classify(entry, old, content_same=old is not None and old.content_id == one)
         self._add(entry, self._signature())
@@ -405,6 +436,7 @@ class Capture:
         if own:
             self._store.end_own()
         _copy_content(entry, final)
+        self._keep_group(entry, old)
         final.link_group = entry.link_group
         if final.marks & Mark.UNREADABLE:
             final.content_id = None
@@ -454,7 +486,14 @@ class Capture:
         elif entry.size:
             self._problem(self._path(entry.name), "unreadable", "another name of this file was not stored")
             entry.marks |= Mark.UNREADABLE
-        self._classify(entry, old, content_same=old is not None and old.content_id == entry.content_id)
+        if self._conflicts(old, entry.content_id) and not entry.marks & Mark.UNREADABLE:
+            assert old is not None
+            if not self._settle(entry, old, entry.content_id, entry.size):
+                return
+        if old is None and self._moved_here is not None:
+            self._baseline.moved_files[self._moved_here[0]] = self._path(entry.name)
+        else:
+            self._classify(entry, old, content_same=old is not None and old.content_id == entry.content_id)
         self._add(entry, self._signature())
 
     def other(self, entry: Entry) -> None:
@@ -463,6 +502,7 @@ class Capture:
         if entry.marks & Mark.UNREADABLE and self._keep_old(old):
             return
         same = old is not None and not entry.marks & Mark.UNREADABLE
+        self._keep_group(entry, old)
         self._classify(entry, old, content_same=same)
         self._add(entry, UNTRUSTED)
 
@@ -471,6 +511,7 @@ class Capture:
         if not self._worm or old is None or not old.has_content or not self._places_hold(old):
             return False
         old.marks |= Mark.WITHHELD
+        self._withhold_group(old)
         self._use(old)
         self.result.same += 1
         self._add(old, UNTRUSTED)
@@ -521,10 +562,10 @@ class Capture:
             self._restore(path, local)
         else:
             old.marks |= Mark.WITHHELD
+        self._withhold_group(old)
         self._use(old)
         self.result.same += 1
-        if entry.link_group is not None:
-            self._links[entry.link_group] = old
+        entry.link_group = None  # the content was not taken: the next name of the file is read again, and asked about
         self._add(old, UNTRUSTED)
         return False
 
@@ -549,12 +590,14 @@ class Capture:
         conflict.answer = answer
         return answer
 
-    def _put_beside(self, level: _Level, before: bytes | None) -> None:
+    def _put_beside(self, level: _Level, before: bytes | None, beside: Entry | None = None) -> None:
         """Put earlier versions into the directory whose turn by name has come."""
         level.beside.sort(key=lambda kept: kept.name)
         while level.beside and (before is None or level.beside[0].name <= before):
             kept = level.beside.pop(0)
             if kept.name == before:
+                if beside is not None and beside.marks & Mark.KEPT and beside.content_id == kept.content_id:
+                    continue  # this version is kept already
                 path = _join(level.directory.path, kept.name)
                 self._problem(path, "name", "an earlier version should stand here: its name is taken")
                 continue
@@ -585,33 +628,52 @@ class Capture:
         ]
         self._catalog.replace_gone(gone)
         matched = self._catalog.match_moves()
-        directories = {old for old, _, kind in matched if kind == Kind.DIRECTORY}
-        new_directories = {new for _, new, kind in matched if kind == Kind.DIRECTORY}
+        directories = {old for old, _, kind, _ in matched if kind == Kind.DIRECTORY}
+        new_directories = {new for _, new, kind, _ in matched if kind == Kind.DIRECTORY}
         expanded = []
         for path, kind, _ in gone:
             if kind == Kind.DIRECTORY:
                 self._catalog.drop_tree(path)
                 if path not in directories:
                     for inside, entry in baseline.subtree(path):
-                        if entry.has_content:
+                        one = _join(inside, entry.name)
+                        if entry.has_content and one not in baseline.moved_files and not baseline.below_moved(one):
                             assert entry.content_id is not None
-                            expanded.append((_join(inside, entry.name), int(entry.kind), entry.content_id))
+                            expanded.append((one, int(entry.kind), entry.content_id))
         if expanded:
             self._catalog.add_gone(expanded)
             matched = self._catalog.match_moves()
-        for old, new, kind in matched:
-            if kind == Kind.DIRECTORY or not _below(new, new_directories):
-                moves.append(Move(old, new, directory=kind == Kind.DIRECTORY))
+        whole: dict[bytes, bytes] = {}
+        for old, new, kind, files in matched:  # what is found by its content was counted as new
+            if _below(new, new_directories):
+                continue
+            moves.append(Move(old, new, directory=kind == Kind.DIRECTORY))
+            if kind == Kind.DIRECTORY:
+                whole[old] = new
+                result.new -= files
+                result.same += files
+            else:
+                result.new -= 1
+        if whole:
+            moves = self._without_parts(moves, whole)
         taken = {move.old for move in moves}
         deleted = [path for path, _, _ in gone if path not in taken]
-        for move in moves:  # what was found by its content was counted as new
-            if move.directory and move.old not in baseline.moved_directories:
-                result.new -= sum(1 for _, entry in baseline.subtree(move.old) if entry.kind != Kind.DIRECTORY)
-            elif not move.directory and move.old not in baseline.moved_files:
-                result.new -= 1
         result.moved, result.deleted = len(moves), len(deleted)
         result.moves = sorted(moves, key=lambda move: move.old)[:_LISTED]
         result.deletions = sorted(deleted)[:_LISTED]
+
+    def _without_parts(self, moves: list[Move], whole: dict[bytes, bytes]) -> list[Move]:
+        """The moves, but for those that the move of a directory says already."""
+        kept = []
+        for move in moves:
+            above = move.old.rpartition(b"/")[0]
+            while above and above not in whole:
+                above = above.rpartition(b"/")[0]
+            if not above or move.new != whole[above] + move.old[len(above) :]:
+                kept.append(move)
+            elif not move.directory:
+                self.result.same += 1
+        return kept
 
     # --- putting in -----------------------------------------------------------------------------
 
@@ -626,7 +688,7 @@ class Capture:
             entry.xattr_ref, entry.xattr_archive, entry.xattrs = (one, block, piece), archive, ()
         level = self._stack[-1]
         if level.beside:
-            self._put_beside(level, name)
+            self._put_beside(level, name, entry)
         self._count(entry)
         self._writer.add(level.directory, entry, seen)
         if not self.result.entries & 63:
@@ -663,6 +725,30 @@ class Capture:
         if max(stat.st_mtime_ns, stat.st_ctime_ns) > self._looked_ns - _RACY_NS:
             return UNTRUSTED
         return signature(stat)
+
+    def _keep_group(self, entry: Entry, old: Entry | None) -> None:
+        """Give a file with several names the link group that it had, unless another file has it now."""
+        fresh = entry.link_group
+        if fresh is None or fresh in self._groups:
+            return
+        group = self._renamed.get(fresh)
+        if group is None:
+            group = fresh
+            if (
+                old is not None
+                and old.link_group is not None
+                and old.link_group not in self._groups
+                and not (self._worm and old.content_id != entry.content_id)
+            ):
+                group = old.link_group
+            self._renamed[fresh] = group
+            self._groups[group] = True
+        entry.link_group = group
+
+    def _withhold_group(self, old: Entry) -> None:
+        """A file that keeps its old content is no other name of one that is taken as it is now."""
+        if old.link_group is not None and self._groups.setdefault(old.link_group, False):
+            old.link_group = None
 
     def _remember_link(self, entry: Entry) -> None:
         if entry.link_group is not None:

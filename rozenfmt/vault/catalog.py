@@ -61,7 +61,7 @@ CREATE TEMP TABLE fresh_leaves (path BLOB, first BLOB, signatures BLOB, node BLO
 CREATE TEMP TABLE gone_leaves (path BLOB, first BLOB);
 CREATE TEMP TABLE gone_trees (path BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TEMP TABLE inodes (inode INTEGER PRIMARY KEY, path BLOB, first BLOB, position INTEGER) WITHOUT ROWID;
-CREATE TEMP TABLE new_things (id BLOB, name BLOB, path BLOB);
+CREATE TEMP TABLE new_things (id BLOB, name BLOB, path BLOB, files INTEGER);
 CREATE TEMP TABLE gone_things (id BLOB, name BLOB, path BLOB, kind INTEGER);
 """
 
@@ -330,13 +330,17 @@ class Catalog:
 
     def leaves(self, set_number: int, path: bytes) -> Iterator[Leaf]:
         """The leaves of a directory, in order of name."""
-        rows = self._db.execute(
-            "SELECT first, signatures, node FROM main.leaves WHERE set_number = ? AND path = ? ORDER BY first",
-            (set_number, path),
-        )
-        while some := rows.fetchmany(4):
-            for row in some:
+        # By small selections: with a cursor left open, this connection could not write any more as soon as
+        # another process has written.
+        at, start = ">=", b""
+        while rows := self._db.execute(
+            "SELECT first, signatures, node FROM main.leaves WHERE set_number = ? AND path = ? "  # noqa: S608
+            f"AND first {at} ? ORDER BY first LIMIT 4",
+            (set_number, path, start),
+        ).fetchall():
+            for row in rows:
                 yield Leaf(*row)
+            at, start = ">", rows[-1][0]
 
     def leaf_of(self, set_number: int, path: bytes, name: bytes) -> Leaf | None:
         """The leaf of a directory in which a name would be."""
@@ -350,14 +354,16 @@ class Catalog:
     def subtree(self, set_number: int, path: bytes) -> Iterator[tuple[bytes, Leaf]]:
         """All leaves of a directory and of those below it, with their paths."""
         low, high = (path + b"/", path + b"0") if path else (b"", b"\xff" * 16)
-        rows = self._db.execute(
-            "SELECT path, first, signatures, node FROM main.leaves WHERE set_number = ? AND (path = ? OR "
-            "(path >= ? AND path < ?)) ORDER BY path, first",
-            (set_number, path, low, high),
-        )
-        while some := rows.fetchmany(16):
-            for row in some:
-                yield row[0], Leaf(*row[1:])
+        for first, last in ((path, path + b"\0"), (low, high)) if path else ((low, high),):
+            at, start = ">=", (first, b"")
+            while rows := self._db.execute(
+                "SELECT path, first, signatures, node FROM main.leaves WHERE set_number = ? "  # noqa: S608
+                f"AND path < ? AND (path, first) {at} (?, ?) ORDER BY path, first LIMIT 16",
+                (set_number, last, *start),
+            ).fetchall():
+                for row in rows:
+                    yield row[0], Leaf(*row[1:])
+                at, start = ">", rows[-1][:2]
 
     def add_leaf(self, path: bytes, leaf: Leaf) -> None:
         """Note a leaf of the snapshot that is being made."""
@@ -502,9 +508,9 @@ class Catalog:
         ).fetchone()
         return None if row is None else (row[0], Leaf(row[1], row[2], row[3]), row[4])
 
-    def note_new(self, one: bytes, path: bytes) -> None:
-        """Something new: its content or node id, and its path."""
-        self._db.execute("INSERT INTO new_things VALUES (?, ?, ?)", (one, path.rpartition(b"/")[2], path))
+    def note_new(self, one: bytes, path: bytes, files: int = 1) -> None:
+        """Something new: its content or node id, its path, and how many entries were counted as new for it."""
+        self._db.execute("INSERT INTO new_things VALUES (?, ?, ?, ?)", (one, path.rpartition(b"/")[2], path, files))
 
     def note_gone(self, one: bytes, path: bytes, kind: int) -> None:
         """Something that is no more."""
@@ -525,8 +531,12 @@ class Catalog:
         with self._transaction():
             self._db.executemany("INSERT INTO gone_things VALUES (?, ?, ?, ?)", named)
 
-    def match_moves(self) -> list[tuple[bytes, bytes, int]]:
-        """Pairs of what is gone and what is new with the same id, each once, same names first: old, new, kind."""
+    def match_moves(self) -> list[tuple[bytes, bytes, int, int]]:
+        """Pairs of what is gone and what is new with the same id, each once, same names first.
+
+        Returns:
+            Old path, new path, kind, and how many entries were counted as new.
+        """
         db = self._db
         db.execute("CREATE INDEX IF NOT EXISTS temp.new_ids ON new_things (id)")
         db.execute("CREATE INDEX IF NOT EXISTS temp.gone_ids ON gone_things (id)")
@@ -536,18 +546,20 @@ class Catalog:
         found = []
         for (one,) in ids:
             gone = db.execute("SELECT path, name, kind FROM gone_things WHERE id = ? ORDER BY path", (one,)).fetchall()
-            new = db.execute("SELECT path, name FROM new_things WHERE id = ? ORDER BY path", (one,)).fetchall()
+            new = db.execute("SELECT path, name, files FROM new_things WHERE id = ? ORDER BY path", (one,)).fetchall()
+            files = {row[0]: row[2] for row in new}
             by_name: dict[bytes, list[bytes]] = {}
-            for path, name in reversed(new):
+            for path, name, _ in reversed(new):
                 by_name.setdefault(name, []).append(path)
             rest = []
             for path, name, kind in gone:
                 if by_name.get(name):
-                    found.append((path, by_name[name].pop(), kind))
+                    match = by_name[name].pop()
+                    found.append((path, match, kind, files[match]))
                 else:
                     rest.append((path, kind))
             left = sorted(path for paths in by_name.values() for path in paths)
-            found += [(old, path, kind) for (old, kind), path in zip(rest, left, strict=False)]
+            found += [(old, path, kind, files[path]) for (old, kind), path in zip(rest, left, strict=False)]
         return found
 
 
