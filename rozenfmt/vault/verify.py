@@ -27,8 +27,9 @@ from rozenfmt.format.registry import Kind, Right
 from . import layout
 from .archives import Archives
 from .findings import Findings, Key, Lost, VerifyReport
+from .losses import find_lost
 from .snapshot import Snapshot
-from .verifytree import TreeVerifier, find_lost
+from .verifytree import TreeVerifier
 from .walking import foot_hash
 
 if TYPE_CHECKING:
@@ -186,9 +187,7 @@ class _Verify:
                 for snapshot in self.snapshots:
                     tree.walk(snapshot)
                 tree.finish()
-            if self.findings.any:
-                for snapshot in self.snapshots:
-                    find_lost(self.findings, snapshot, tree.clean)
+        find_lost(self.findings, self.snapshots)
 
     # --- what there is --------------------------------------------------------------------------
 
@@ -294,7 +293,7 @@ class _Verify:
                 size = needed.objects[0].size
                 what = "truncated" if size < needed.length else "block"
                 msg = f"the archive has {size} bytes, and what refers to it says {needed.length}"
-                self.findings.note(Damage(min(size, needed.length), None, what, msg, name))
+                self.findings.note(Damage(0, None, what, msg, name))
                 error = ArchiveError(f"{name}: {msg}", object=name, clause="vault 6")
             self.findings.failed[key] = error
 

@@ -1,4 +1,4 @@
-"""Verifying what snapshots say: nodes, contents, totals; and finding the paths that damage takes along.
+"""Verifying what snapshots say: nodes, contents, totals.
 
 Snapshots share nearly everything, so what was looked at is remembered by its place, in an unnamed
 temporary database, and every node is decoded once.  What nodes want and what blocks hold is
@@ -7,7 +7,7 @@ collected as rows of one size and compared when both are sorted, as for a single
 
 from __future__ import annotations
 
-import random
+import os
 import sqlite3
 import struct
 import time
@@ -23,7 +23,7 @@ from rozenfmt.archive.fetch import Fetcher
 from rozenfmt.archive.streamwriter import hash_zeros
 from rozenfmt.archive.treereader import Place, place_of
 from rozenfmt.archive.writer import TempRuns
-from rozenfmt.errors import ArchiveError, BlockError, MissingArchive, StorageError
+from rozenfmt.errors import ArchiveError, BlockError, StorageError
 from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import Block, cut_pieces
@@ -31,13 +31,14 @@ from rozenfmt.format.index import Sorter
 from rozenfmt.format.limits import MAX_TREE_DEPTH
 from rozenfmt.format.nodes import Entry, InnerNode, Kind, NodeType, Part
 
-from .findings import Findings, Key, Lost
+from .findings import Findings, Key
+from .walking import key_of, place_key
 
 if TYPE_CHECKING:
     from .archives import Archives
     from .snapshot import Snapshot
 
-__all__ = ["Clean", "TreeVerifier", "find_lost"]
+__all__ = ["TreeVerifier"]
 
 # Number of the archive, block, piece, id, length; a length that is not known is all ones.
 _ROW: Final = struct.Struct(">IQQ32sQ")
@@ -47,33 +48,40 @@ _HASHED_HOLES: Final = 64 << 30
 _PROGRESS_SECONDS: Final = 0.1
 
 _SCHEMA: Final = """
-CREATE TABLE nodes (place BLOB PRIMARY KEY, id BLOB, entries INTEGER, bytes INTEGER) WITHOUT ROWID;
+CREATE TABLE nodes (place BLOB PRIMARY KEY, id BLOB, entries INTEGER, bytes INTEGER, direct INTEGER, first BLOB,
+    last BLOB) WITHOUT ROWID;
 CREATE TABLE contents (place BLOB PRIMARY KEY, id BLOB, size INTEGER, snapshot INTEGER, archive INTEGER, block INTEGER,
     piece INTEGER, path BLOB) WITHOUT ROWID;
-CREATE TABLE clean (place BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
-Clean = sqlite3.Connection
-"""Remembers directories of which nothing is lost."""
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What an inner node says of a part of a directory: entries, first name, and the name that follows it."""
+
+    entries: int
+    first: bytes
+    end: bytes | None
 
 
-_Child = tuple[bytes, Place, int, int | None]
-"""Path of a directory, place of a node, how many inner nodes are above it, and how many entries these say it has."""
+_Child = tuple[bytes, Place, int, _Said | None]
+"""Path of a directory, place of a node, how many inner nodes are above it, and what the next one says of it."""
 
 
 @dataclass(slots=True)
 class _Frame:
-    """A node that the walk is in, and what was counted below it so far."""
+    """A node that the walk is in, and what was counted in it and below it so far."""
 
     key: bytes
-    id: bytes
-    children: Iterator[_Child]
+    place: Place
+    children: Iterator[_Child] = field(default_factory=lambda: iter(()))
+    said: _Said | None = None
     entries: int = 0
-    bytes: int = 0
-    direct: int = 0
-    expected: int | None = None  # entries that the node above says are in this part of a directory
+    size: int = 0
+    direct: int = 0  # entries of this part of a directory
+    first: bytes = b""
+    last: bytes = b""
     broken: bool = False
-    is_part: bool = False
 
 
 class TreeVerifier:
@@ -85,9 +93,6 @@ class TreeVerifier:
         sample: Share of the contents to read; None for all, which then are those that ``holder`` was told of.
         workers: Threads.
         progress: Called with events.
-
-    Attributes:
-        clean: For ``find_lost``.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class TreeVerifier:
         self._findings = findings
         self._report = findings.report
         self._sample = sample
+        self._salt = os.urandom(16)
         self._workers = workers
         self._progress = progress
         self._reported = 0.0
@@ -110,7 +116,7 @@ class TreeVerifier:
         self._held = Sorter(self._runs, _ROW.size)
         self._numbers: dict[Key, int] = {}
         self._snapshots: list[Snapshot] = []
-        self._db = self.clean = sqlite3.connect("", isolation_level=None)
+        self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(_SCHEMA)
         self._db.execute("BEGIN")
 
@@ -162,7 +168,7 @@ class TreeVerifier:
 
     def _walk(self, snapshot: Snapshot) -> tuple[int, int] | None:
         """Entries and bytes of a snapshot; None if not all of it can be read."""
-        top = _Frame(b"", b"", iter([(b"", snapshot.root_place(), 0, None)]))
+        top = _Frame(b"", snapshot.root_place(), iter([(b"", snapshot.root_place(), 0, None)]))
         stack = [top]
         while True:
             frame = stack[-1]
@@ -170,7 +176,7 @@ class TreeVerifier:
             if child is None:
                 stack.pop()
                 if frame is top:
-                    return None if top.broken else (top.entries, top.bytes)
+                    return None if top.broken else (top.entries, top.size)
                 self._leave(snapshot, frame, stack[-1])
                 continue
             if len(stack) > 2 * MAX_TREE_DEPTH:
@@ -179,35 +185,39 @@ class TreeVerifier:
 
     def _enter(self, snapshot: Snapshot, stack: list[_Frame], child: _Child) -> None:
         """Go into a node, unless it is known."""
-        path, place, depth, expected = child
-        above = stack[-1]
-        key = place_key(snapshot, place)
-        row = self._db.execute("SELECT id, entries, bytes FROM nodes WHERE place = ?", (key,)).fetchone()
-        if row is not None and row[0] == place[0]:
-            if row[1] < 0:
-                above.broken = True
-            else:
-                above.entries += row[1]
-                above.bytes += row[2]
-                above.direct += expected or 0
-            return
+        path, place, depth, said = child
         assert place[0] is not None
-        frame = _Frame(key, place[0], iter(()), expected=expected, is_part=expected is not None)
+        frame = _Frame(place_key(snapshot, place), place, said=said)
+        row = self._db.execute(
+            "SELECT entries, bytes, direct, first, last FROM nodes WHERE place = ? AND id = ?", (frame.key, place[0])
+        ).fetchone()
+        if row is not None:
+            frame.entries, frame.size, frame.direct, frame.first, frame.last = row
+            frame.broken = frame.entries < 0
+            self._add(snapshot, frame, stack[-1])
+            return
         try:
             self._decode(snapshot, frame, path, place, depth)
         except (ArchiveError, StorageError) as error:
-            self._findings.damage(snapshot.object_name(place[1]), error)
-            if isinstance(error, BlockError) and error.block is not None:
-                self._findings.bad_piece(key_of(snapshot, place[1]), place[2], place[3])
-            frame.broken = True
+            self._broken(snapshot, frame, error)
         stack.append(frame)
+
+    def _broken(self, snapshot: Snapshot, frame: _Frame, error: ArchiveError | StorageError) -> None:
+        _, archive, block, piece = frame.place
+        self._findings.damage(snapshot.object_name(archive), error)
+        self._findings.bad_piece(key_of(snapshot, archive), block, piece)
+        frame.broken = True
 
     def _decode(self, snapshot: Snapshot, frame: _Frame, path: bytes, place: Place, depth: int) -> None:
         node = snapshot._directory(place)  # noqa: SLF001 - not the whole directory
         if node.type == NodeType.INNER:
-            frame.children = _parts(path, snapshot._children_of(node, place, depth), depth)  # noqa: SLF001 - likewise
+            children = snapshot._children_of(node, place, depth)  # noqa: SLF001 - likewise
+            frame.first = children[0].first_name
+            frame.children = _parts(path, children, depth, frame.said.end if frame.said is not None else None)
             return
         entries = snapshot._entries_of(node, place)  # noqa: SLF001 - likewise
+        if entries:
+            frame.first, frame.last = entries[0].name, entries[-1].name
         frame.direct = frame.entries = len(entries)
         self._report.entries += len(entries)
         below: list[_Child] = []
@@ -219,22 +229,31 @@ class TreeVerifier:
                 one, block, piece = entry.xattr_ref
                 self._want(snapshot, entry.xattr_archive, block, piece, one, _ANY)
             if entry.has_content:
-                frame.bytes += entry.size
+                frame.size += entry.size
                 self._content(snapshot, entry, here)
         frame.children = iter(below)
         self._tick(path)
 
     def _leave(self, snapshot: Snapshot, frame: _Frame, above: _Frame) -> None:
-        if frame.expected is not None and frame.expected != frame.direct and not frame.broken:
-            msg = "a part of a directory has another number of entries than the node above it says"
-            self._findings.damage(snapshot.object, BlockError(msg, object=snapshot.object, clause="8.2"))
-        if frame.is_part:
+        """Remember what is known of a node, and count it to the one above."""
+        entries = -1 if frame.broken else frame.entries
+        values = (frame.key, frame.place[0], entries, frame.size, frame.direct, frame.first, frame.last)
+        self._db.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._add(snapshot, frame, above)
+
+    def _add(self, snapshot: Snapshot, frame: _Frame, above: _Frame) -> None:
+        said = frame.said
+        if said is not None:
             above.direct += frame.direct
-        values = (frame.key, frame.id, -1 if frame.broken else frame.entries, frame.bytes)
-        self._db.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?)", values)
+            above.last = frame.last
+            end = said.end is None or frame.last < said.end
+            if not frame.broken and (said.entries, said.first, True) != (frame.direct, frame.first, end):
+                msg = "the parts of a directory are not what the node above says: they overlap, or their counts differ"
+                _, archive, block, _ = above.place
+                self._broken(snapshot, above, snapshot.broken(archive, block, msg, "8.2"))
         above.broken |= frame.broken
         above.entries += frame.entries
-        above.bytes += frame.bytes
+        above.size += frame.size
 
     # --- contents -------------------------------------------------------------------------------
 
@@ -249,16 +268,23 @@ class TreeVerifier:
         if self._sample is None and not in_parts:
             self._want(snapshot, entry.archive, entry.block, entry.piece, entry.content_id, entry.size)
             return
-        if self._sample is not None and random.random() >= self._sample:  # noqa: S311 - a sample, not a secret
+        key = place_key(snapshot, (None, entry.archive, entry.block, entry.piece)) + entry.content_id
+        if not self._is_chosen(key):
             return
         self._db.execute(
             "INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                place_key(snapshot, (entry.content_id, entry.archive, entry.block, entry.piece)) + entry.content_id,
+                key,
                 *(entry.content_id, entry.size, len(self._snapshots) - 1),
                 *(entry.archive, entry.block, entry.piece, path),
             ),
         )
+
+    def _is_chosen(self, key: bytes) -> bool:
+        """Whether a content is in the sample: by the content, not by how often it is met."""
+        if self._sample is None:
+            return True
+        return int.from_bytes(crypto.digest(self._salt, key)[:7], "little") < self._sample * (1 << 56)
 
     def finish(self) -> None:
         """Read the contents that are in parts, or chosen; compare what was wanted with what is held."""
@@ -411,122 +437,9 @@ def _cut(snapshot: Snapshot, part: Part, block: Block) -> memoryview:
     return pieces[part.piece]
 
 
-def _parts(path: bytes, children: list[InnerNode], depth: int) -> Iterator[_Child]:
-    for child in children:
-        yield path, (child.id, child.archive, child.block, child.piece), depth + 1, child.entries
-
-
-def key_of(snapshot: Snapshot, archive: int) -> Key:
-    """Host and archive of an archive number."""
-    if not archive:
-        return snapshot.host_id, snapshot.archive_id
-    return snapshot.host_id, snapshot.references[archive - 1].archive_id
-
-
-def place_key(snapshot: Snapshot, place: Place) -> bytes:
-    """What stands for a place, whichever snapshot refers to it."""
-    key = key_of(snapshot, place[1])
-    return crypto.digest(*key, place[2].to_bytes(8, "little"), place[3].to_bytes(8, "little"))[:16]
-
-
-# --- what is lost -------------------------------------------------------------------------------
-
-
-def find_lost(findings: Findings, snapshot: Snapshot, clean: Clean) -> None:
-    """Tell which paths of a snapshot do not restore, by what is known to be missing or damaged."""
-    try:
-        keys = {(snapshot.host_id, row.archive_id) for row in snapshot.references}
-    except (ArchiveError, StorageError):
-        keys = set()
-    keys.add((snapshot.host_id, snapshot.archive_id))
-    if keys.isdisjoint({*findings.failed, *findings.blocks, *findings.pieces}):
-        return
-    _Losses(findings, snapshot, clean).run()
-
-
-class _Losses:
-    """One snapshot's."""
-
-    def __init__(self, findings: Findings, snapshot: Snapshot, clean: Clean) -> None:
-        self._findings = findings
-        self._snapshot = snapshot
-        self._clean = clean
-        self._entries = 0
-
-    def run(self) -> None:
-        stack: list[tuple[bytes, Iterator[tuple[bytes, Place, int]], int]] = []
-        stack.append((b"", iter([(b"", self._snapshot.root_place(), 0)]), 0))
-        while stack:
-            key, children, before = stack[-1]
-            child = next(children, None)
-            if child is None:
-                stack.pop()
-                if self._findings.report.lost_count == before and key:
-                    self._clean.execute("INSERT OR IGNORE INTO clean VALUES (?)", (key,))
-                continue
-            path, place, depth = child
-            key = place_key(self._snapshot, place)
-            if self._clean.execute("SELECT 1 FROM clean WHERE place = ?", (key,)).fetchone() is not None:
-                continue
-            before = self._findings.report.lost_count
-            # Deeper, or with more entries, than there can be: what is damaged may be shared over and over.
-            if len(stack) <= 2 * MAX_TREE_DEPTH and self._entries <= self._snapshot.entry_limit():
-                stack.append((key, iter(self._directory(path, place, depth)), before))
-
-    def _directory(self, path: bytes, place: Place, depth: int) -> list[tuple[bytes, Place, int]]:
-        """Look at the entries of a node; returns the nodes below it."""
-        tree = self._snapshot
-        if self._bad(path, place[1], place[2], place[3], "a directory, or a part of it"):
-            return []
-        try:
-            node = tree._directory(place)  # noqa: SLF001 - not the whole directory
-            if node.type == NodeType.INNER:
-                children = tree._children_of(node, place, depth)  # noqa: SLF001 - likewise
-                return [(path, (c.id, c.archive, c.block, c.piece), depth + 1) for c in children]
-            entries = tree._entries_of(node, place)  # noqa: SLF001 - likewise
-        except (ArchiveError, StorageError) as error:
-            self._lost(path, tree.object_name(place[1]), error, "a directory, or a part of it")
-            return []
-        below = []
-        self._entries += len(entries)
-        for entry in entries:
-            here = path + b"/" + entry.name if path else entry.name
-            if entry.kind == Kind.DIRECTORY:
-                below.append((here, place_of(entry), 0))
-            self._entry(here, entry)
-        return below
-
-    def _entry(self, path: bytes, entry: Entry) -> None:
-        if entry.xattr_ref is not None:
-            self._bad(path, entry.xattr_archive, *entry.xattr_ref[1:], "its extended attributes")
-        if not entry.has_content or self._bad(path, entry.archive, entry.block, entry.piece, "its content"):
-            return
-        tree = self._snapshot
-        try:
-            if tree.in_parts(entry):
-                for part in tree.parts(entry)[1]:
-                    if part.id is not None and self._bad(
-                        path, part.archive, part.block, part.piece, "a part of its content"
-                    ):
-                        return
-        except (ArchiveError, StorageError) as error:
-            self._lost(path, tree.object_name(entry.archive), error, "its content")
-
-    def _bad(self, path: bytes, archive: int, block: int, piece: int, what: str) -> bool:
-        """Whether what stands at a place is lost; then it is told."""
-        try:
-            key = key_of(self._snapshot, archive)
-        except (ArchiveError, StorageError) as error:
-            self._lost(path, self._snapshot.object, error, what)
-            return True
-        fault = self._findings.fault(key, block, piece)
-        if fault is not None:
-            self._lost(path, self._snapshot.object_name(archive), fault, what)
-        return fault is not None
-
-    def _lost(self, path: bytes, name: str, why: ArchiveError | StorageError | str, what: str) -> None:
-        missing = "missing" if isinstance(why, MissingArchive) else "damaged"
-        if not isinstance(why, str) and isinstance(why, ArchiveError):
-            name = why.object or name
-            why = why.message
-        self._findings.lost(Lost(self._snapshot.id, path, missing, name, f"{what} is lost: {why}"))
+def _parts(path: bytes, children: list[InnerNode], depth: int, end: bytes | None) -> Iterator[_Child]:
+    """The parts of a directory, with what is said of them."""
+    ends = [*(child.first_name for child in children[1:]), end]
+    for child, below in zip(children, ends, strict=True):
+        place = (child.id, child.archive, child.block, child.piece)
+        yield path, place, depth + 1, _Said(child.entries, child.first_name, below)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rozenfmt.format import crypto
 from rozenfmt.format.builders import TAIL_SIZE
 from rozenfmt.format.frame import PREFIX_SIZE, parse_frame, parse_prefix
 from rozenfmt.format.nodes import Entry, NodeType
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
     from rozenfmt.archive.source import ArchiveSource
     from rozenfmt.archive.treereader import Place
 
+    from .findings import Key
     from .snapshot import Snapshot
 
-__all__ = ["children_of", "entries_of", "foot_hash"]
+__all__ = ["children_of", "entries_of", "foot_hash", "key_of", "place_key"]
 
 
 def children_of(tree: Snapshot, place: Place, depth: int = 0) -> list[Place] | None:
@@ -36,3 +38,16 @@ def foot_hash(source: ArchiveSource) -> bytes:
     start = source.foot.offset
     data = source.read(start, source.reader.size - source.base - TAIL_SIZE - start)
     return parse_frame(data, parse_prefix(data[:PREFIX_SIZE], None, None)).whole_hash
+
+
+def key_of(snapshot: Snapshot, archive: int) -> Key:
+    """Host and archive of an archive number."""
+    if not archive:
+        return snapshot.host_id, snapshot.archive_id
+    return snapshot.host_id, snapshot.references[archive - 1].archive_id
+
+
+def place_key(snapshot: Snapshot, place: Place) -> bytes:
+    """What stands for a place, whichever snapshot refers to it."""
+    key = key_of(snapshot, place[1])
+    return crypto.digest(*key, place[2].to_bytes(8, "little"), place[3].to_bytes(8, "little"))[:16]

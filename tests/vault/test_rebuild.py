@@ -15,7 +15,7 @@ from rozenfmt.vault.rebuild import RebuildResult
 from rozenfmt.vault.results import BackupResult
 from rozenfmt.vault.vault import Vault
 
-from .harm import flip_block, noise
+from .harm import blocks_of, flip_block, noise
 from .site import Site, settle, write
 
 MIB = 1 << 20
@@ -121,6 +121,17 @@ def test_without_links_the_root_is_the_parents(site: Site) -> None:
     site.backup()
     rebuild(site)
     assert site.backup().unchanged
+
+
+def test_attributes_are_stored_once(site: Site) -> None:
+    build(site.source)
+    first = site.backup()
+    write(site.source / "dir/new", "new")
+    second = site.backup()
+    rebuild(site)
+    third = site.backup()
+    assert [bool(blocks_of(site, one.snapshot_id, b"TREX")) for one in (first, second, third)] == [True, False, False]
+    site.check(third.snapshot_id)
 
 
 def test_moves_and_changes(site: Site) -> None:
