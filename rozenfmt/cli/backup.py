@@ -24,6 +24,7 @@ _ON_CONFLICT: Final = click.Choice(["ask", "restore", "accept", "keep-both", "sk
 _COMMAND_OPTION: Final = "--stdin-from-command"
 _COMMAND_KEY: Final = "rozenfmt.cli.backup.command"
 _SHOWN: Final = 20
+_LONGEST_TAG: Final = 4_096
 
 
 class _Backup(click.Command):
@@ -133,6 +134,7 @@ def _backup(
     **options: Any,
 ) -> int:
     wanted = _sources(sources, stdin_name)
+    _check_tags(options["tags"])
     asking = _asks(out, on_conflict, worm=options["mode"] == "worm")
     if on_conflict == "restore" and not identity:
         msg = "--on-conflict restore takes a key that reads: give -i FILE"
@@ -175,6 +177,15 @@ def _sources(given: tuple[str, ...], stdin_name: str | None) -> list[str | tuple
         msg = "there is nothing to back up: name at least one SOURCE"
         raise rz.UsageError(msg)
     return wanted
+
+
+def _check_tags(tags: tuple[str, ...]) -> None:
+    for tag in tags:
+        if len(tag.encode("utf-8", "surrogateescape")) > _LONGEST_TAG or any(
+            "\ud800" <= char <= "\udfff" for char in tag
+        ):
+            msg = f"a tag is a text in UTF-8 of at most {_LONGEST_TAG:,} bytes"
+            raise rz.UsageError(msg)
 
 
 def _asks(out: Output, on_conflict: str | None, *, worm: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -134,6 +135,8 @@ def test_standard_output_of_a_command(site: Site) -> None:
         ["photos", "--host-key", "me.key"],
         ["photos", "photos"],
         ["photos", "--name", ""],
+        ["photos", "--tag", "x" * 5000],
+        ["photos", "--tag", os.fsdecode(b"\xff")],
     ],
 )
 def test_wrong_usage(site: Site, arguments: list[str]) -> None:
