@@ -399,15 +399,25 @@ class Capture:
             assert old is not None
             if not self._settle(entry, old, one, len(data)):
                 return
-        if data:
-            entry.size = len(data)
-            if not entry.marks & Mark.UNREADABLE:
-                entry.content_id, (entry.archive, entry.block, entry.piece) = self._store.piece(data, one)
-                self._writer.use({entry.archive: entry.size})
+        if one is not None:
+            self._store_whole(entry, data, one)
         self._keep_group(entry, old)
         self._remember_link(entry)
         self._classify(entry, old, content_same=old is not None and old.content_id == one)
         self._add(entry, self._signature())
+
+    def _store_whole(self, entry: Entry, data: bytes, one: bytes) -> None:
+        """Store a content as one piece, unless it was stored in parts before, in another mode."""
+        entry.size, entry.content_id = len(data), one
+        if len(data) > CHUNKED_FROM:
+            found = self._catalog.find_content(one)
+            uses = self._writer.known_uses(found[2]) if found is not None else {}
+            if found is not None and found[0] == len(data) and all(map(self._usable, uses)):
+                entry.archive, entry.block, entry.piece = found[1]
+                self._writer.use(uses)
+                return
+        _, (entry.archive, entry.block, entry.piece) = self._store.piece(data, one)
+        self._writer.use({entry.archive: entry.size})
 
     def stream(self, entry: Entry, reader: FileReader) -> None:
         """A big or sparse file."""

@@ -285,3 +285,14 @@ def test_what_is_in_the_snapshot_folder_stays(photos: Site) -> None:
         backup(photos, on_conflict="accept")
     assert names.items() <= {str(p): p.stat().st_ino for p in photos.objects()}.items()
     assert Path(photos.url).exists()
+
+
+def test_what_a_snapshot_stored_in_parts_is_not_stored_again(site: Site) -> None:
+    write(site.source / "film.mov", picture(1, 5_000_000))
+    site.backup(name="photos", mode="snapshot")
+    os.utime(site.source / "film.mov", ns=(10**18, 10**18))
+    done = backup(site)
+    assert done.metadata == 1
+    assert done.stored_bytes < 20_000
+    site.check(done.snapshot_id)
+    assert backup(site).read_bytes == 0
