@@ -36,11 +36,13 @@ class Change:
         what: ``added`` (only in b), ``removed`` (only in a), ``kind``, ``content`` or ``metadata``.
         details: What differs: ``size``, ``content``, ``mode``, ``owner``, ``mtime``, ``target``, ``device``,
             ``xattrs``, ``links``.
+        directory: Whether it is a directory, in a or else in b.
     """
 
     path: bytes
     what: str
     details: tuple[str, ...] = ()
+    directory: bool = False
 
 
 @dataclass(slots=True)
@@ -319,14 +321,17 @@ def _change(
     if a is None or b is None:
         item, what = (a, "removed") if a is not None else (b, "added")
         assert item is not None
-        return Change(item.path, what)
+        return Change(item.path, what, directory=item.entry.kind is Kind.DIRECTORY)
     if a.entry.kind != b.entry.kind:
-        return Change(a.path, "kind", (a.entry.kind.name.lower(), b.entry.kind.name.lower()))
+        kinds = (a.entry.kind.name.lower(), b.entry.kind.name.lower())
+        return Change(a.path, "kind", kinds, directory=a.entry.kind is Kind.DIRECTORY)
     content = differs(a, b)
     metadata = _metadata(a, b, links)
     if content:
         return Change(a.path, "content", (*content, *metadata))
-    return Change(a.path, "metadata", tuple(metadata)) if metadata else None
+    if not metadata:
+        return None
+    return Change(a.path, "metadata", tuple(metadata), directory=a.entry.kind is Kind.DIRECTORY)
 
 
 def _content_differs(a: _Item, b: _Item, result: Difference, *, contents: bool) -> list[str]:

@@ -106,5 +106,15 @@ class ArchiveEntry:
         """Whether its content could not be read when it was stored."""
         return bool(self.raw.marks & Mark.UNREADABLE)
 
+    @property
+    def withheld(self) -> bool:
+        """Whether this is the entry of an earlier snapshot: the file had other content, in a write-once set."""
+        return bool(self.raw.marks & Mark.WITHHELD)
+
+    @property
+    def kept(self) -> bool:
+        """Whether this is an earlier version, kept beside the new one, in a write-once set."""
+        return bool(self.raw.marks & Mark.KEPT)
+
     def __repr__(self) -> str:
         return f"ArchiveEntry({self.path!r}, {self.kind.name.lower()}, {self.size} bytes)"

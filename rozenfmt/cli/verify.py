@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -185,7 +183,7 @@ def _show_differences(
             f"{count(report.unconfirmed, 'file')} of the same size and time were not compared: "
             "that takes a key that reads"
         )
-    paths = list(itertools.islice(_restorable(snapshot, report), _PATHS + 1))
+    paths = report.restorable_paths[: _PATHS + 1]
     if paths:
         # A snapshot's paths begin with the source's name, which is the directory's.
         place = os.path.dirname(os.path.abspath(against))
@@ -196,22 +194,6 @@ def _show_differences(
             out.summary(
                 f"to bring back what the snapshot has: {safe(shlex.join([*words, *listed]), backslash=False)}{more}"
             )
-
-
-def _restorable(snapshot: rz.Snapshot, report: rz.VerifyReport) -> Iterator[bytes]:
-    """Paths that restoring brings back, each as small as it can be.
-
-    Of a directory that differs in its own metadata alone, say its time, all would be restored that is in it: left out.
-    """
-    removed = None
-    for change in report.different:
-        if change.what == "added" or (removed is not None and change.path.startswith(removed)):
-            continue
-        if change.what == "removed":
-            removed = change.path + b"/"
-        elif change.what == "metadata" and snapshot.entry(change.path).kind is rz.Kind.DIRECTORY:
-            continue
-        yield change.path
 
 
 # --- for programs -------------------------------------------------------------------------------
@@ -261,7 +243,7 @@ def _fields(snapshot: rz.Snapshot | None, report: rz.VerifyReport) -> dict[str, 
             {**text_fields("path", one.path), "what": one.what, "details": list(one.details)}
             for one in report.different
         ],
-        "restorable": [text_fields("path", path) for path in _restorable(snapshot, report)] if snapshot else [],
+        "restorable": [text_fields("path", path) for path in report.restorable_paths],
         "unconfirmed": report.unconfirmed,
         "seconds": round(report.seconds, 3),
         **problem_fields(report.problems, len(report.problems)),

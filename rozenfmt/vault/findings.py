@@ -102,13 +102,19 @@ class VerifyReport:
     def restorable_paths(self) -> list[_Bytes]:
         """What ``Vault.restore`` would bring back to what it was: paths that were removed or changed here.
 
-        What is below a removed directory is restored along with it.
+        What is below a removed directory is restored along with it.  A directory that differs in nothing but
+        its own metadata is left out, unless nothing else differs: restoring it would restore all that is in it.
         """
         found: list[_Bytes] = []
+        own: list[_Bytes] = []
+        removed = None
         for change in self.different:
-            if change.what != "added" and not (found and change.path.startswith(found[-1] + b"/")):
-                found.append(change.path)
-        return found
+            if change.what == "added" or (removed is not None and change.path.startswith(removed)):
+                continue
+            if change.what == "removed":
+                removed = change.path + b"/"
+            (own if change.what == "metadata" and change.directory else found).append(change.path)
+        return found or own
 
 
 class Findings:

@@ -54,7 +54,7 @@ def load_view(
     """
     owners = frozenset({owner} if owner is not None else {identity.recipient for identity in identities})
     if not owners:
-        msg = "say whose vault this is: ask its owner for the recipient (rzr1…), and pass it as owner="
+        msg = "say whose vault this is: ask its owner for the recipient (rzr1…), and pass it as owner= (--owner)"
         raise UsageError(msg)
     say = report if report is not None else _silent
     found: list[Edition] = []
@@ -175,7 +175,7 @@ def _nothing(
     if not asked and any(isinstance(error, ed.OtherOwnerError) for error in refused):
         msg = (
             "this vault is not owned by any of the identities given: ask its owner for the recipient (rzr1…), and "
-            "pass it as owner="
+            "pass it as owner= (on the command line --owner)"
         )
         return UsageError(msg)
     failed = [error for error in refused if isinstance(error, StorageError)]

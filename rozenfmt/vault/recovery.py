@@ -57,7 +57,7 @@ def _copies_in(front: bytes) -> Iterator[bytes]:
     at, sequence = len(header.section), 0
     while at + PREFIX_SIZE <= len(front):
         prefix = parse_prefix(front[at : at + PREFIX_SIZE], header.archive_id, sequence)
-        if at + prefix.frame_length > len(front):
+        if prefix.type == b"INDX" or at + prefix.frame_length > len(front):
             return
         if prefix.type == b"keyr":
             block = opener.open(parse_frame(front[at : at + prefix.frame_length], prefix))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .capture import Reread
     from .diff import SnapshotDiff
     from .editions import EditionView
+    from .rebuild import RebuildResult
     from .restore import RestorePlan, RestoreResult
     from .results import BackupResult, Command, OnConflict
     from .snapshot import Snapshot
@@ -449,7 +450,7 @@ class Vault:
             set_name=_checked_name(set_name),
             mode=Mode[mode.upper()],
             excludes=lambda source: self._excludes(patterns, source),
-            tags=tuple(tags),
+            tags=_checked_tags(tags),
             one_file_system=one_file_system,
             skip_caches=skip_caches,
             allow_empty=allow_empty,
@@ -665,7 +666,7 @@ class Vault:
 
         return diff(self._one(older), self._one(newer))
 
-    def rebuild_catalog(self, progress: ProgressCallback | None = None) -> Any:
+    def rebuild_catalog(self, progress: ProgressCallback | None = None) -> RebuildResult:
         """Make the host's cache anew from its metadata archives.  Takes the host key and an identity.
 
         Returns:
@@ -737,6 +738,19 @@ def _checked_name(name: str) -> str:
         msg = "the name of a set has 1 to 4,096 bytes; give one (name=)"
         raise UsageError(msg)
     return name
+
+
+def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(tags)
+    for tag in found:
+        try:
+            size = len(tag.encode())
+        except UnicodeEncodeError:
+            size = 0
+        if not 1 <= size <= 4_096:
+            msg = "a tag is a text of 1 to 4,096 bytes"
+            raise UsageError(msg)
+    return found
 
 
 def _patterns(exclude: Iterable[str], exclude_from: Iterable[str | os.PathLike[str]]) -> list[str | bytes]:
