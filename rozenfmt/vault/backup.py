@@ -8,6 +8,7 @@ made anew; so a catalog that is out of date cannot make a snapshot that does not
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,7 @@ DATA_SIZE: Final = 1 << 30
 _LEAN_ON: Final = 48  # other metadata archives that a snapshot's directories may stand in
 _LONGEST_SECONDS: Final = 30 * 86_400
 _ATTEMPTS: Final = 3
+_HIGHEST: Final = 1 << 62
 _ANSWERS: Final = {
     "withhold": Answer.WITHHOLD,
     "restore": Answer.RESTORE,
@@ -127,6 +129,8 @@ class _Listing:
             if meta is None:
                 continue
             found.present[meta.archive_id] = info.size
+            if meta.sequence > _HIGHEST:
+                continue  # no backup has such a number: somebody wants to leave none for the next one
             if meta.sequence > found.sequence:
                 found.sequence, found.heads = meta.sequence, []
             if meta.sequence == found.sequence:
@@ -180,6 +184,10 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
                 f"{len(missing.numbers)} archives that the snapshot needs were missing: what they held is stored again"
             )
             continue
+        except sqlite3.Error as error:
+            work.discard()
+            msg = f"the host's cache fails ({error}): nothing was committed; see whether its disk is full"
+            raise StorageError(msg) from error
         except BaseException:
             work.discard()
             raise
@@ -192,9 +200,9 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
             f"the content of {len(open_conflicts)} files of a write-once set has changed, {first!r} among them; the "
             "snapshot keeps what was stored before, everything else was backed up. Say what to do (on_conflict)"
         )
-        error = ConflictError(msg)
-        error.result = result
-        raise error
+        conflict = ConflictError(msg)
+        conflict.result = result
+        raise conflict
     return result
 
 
@@ -458,9 +466,14 @@ class _Run:
             bytes=result.content_bytes,
         )
         pin = self._view.number.to_bytes(8, "little") + b"".join(self._view.digests)
-        self._catalog.complete_snapshot(
-            after, number=number, length=output.length, mode=int(self._job.mode), known={"pin": pin}
-        )
+        try:
+            self._catalog.complete_snapshot(
+                after, number=number, length=output.length, mode=int(self._job.mode), known={"pin": pin}, before=state
+            )
+        except sqlite3.Error as error:  # the snapshot stands: that it is not remembered costs time, and nothing else
+            result.notes.append(
+                f"the host's cache cannot be written ({error}): the next backup compares with an earlier snapshot"
+            )
 
     def _done(self, body: SnapshotBody) -> BackupResult:
         result, store, output = self._result, self._store, self._output

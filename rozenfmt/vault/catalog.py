@@ -134,10 +134,13 @@ class Catalog:
         try:
             self._open()
         except (CatalogDamaged, sqlite3.DatabaseError) as error:
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                raise _busy(path) from error
+            if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
+                raise _unusable(path, error) from error
             self.put_aside()
-            self._open()
+            try:
+                self._open()
+            except sqlite3.DatabaseError as again:
+                raise _unusable(path, again) from again
 
     def _open(self) -> None:
         folder = os.path.dirname(self.path)
@@ -380,7 +383,14 @@ class Catalog:
         self._db.execute("INSERT OR IGNORE INTO gone_trees VALUES (?)", (path,))
 
     def complete_snapshot(
-        self, state: SetState, *, number: int, length: int, mode: int, known: Mapping[str, bytes]
+        self,
+        state: SetState,
+        *,
+        number: int,
+        length: int,
+        mode: int,
+        known: Mapping[str, bytes],
+        before: SetState | None = None,
     ) -> None:
         """A metadata archive is stored: take over what was noted, in one transaction.
 
@@ -390,12 +400,22 @@ class Catalog:
             length: Its length in bytes.
             mode: The set's mode.
             known: Small values to remember along with it.
+            before: The set as it was when the run began. If another process has made a snapshot of it meanwhile,
+                that one stays what the next is compared with: what was noted are differences from the one before.
         """
         db = self._db
         with self._transaction():
             db.execute("UPDATE archives SET length = ? WHERE number = ?", (length, number))
             for table in ("contents", "nodes"):
                 db.execute(f"INSERT OR REPLACE INTO main.{table} SELECT * FROM fresh_{table}")  # noqa: S608
+            for key, value in known.items():
+                db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
+            row = db.execute("SELECT snapshot FROM sets WHERE number = ?", (state.number,)).fetchone()
+            if before is not None and row[0] != before.snapshot:
+                db.execute(
+                    "UPDATE sets SET sequence = max(sequence, ?) WHERE number = ?", (state.sequence, state.number)
+                )
+                return
             for (path,) in db.execute("SELECT path FROM gone_trees").fetchall():
                 db.execute(
                     "DELETE FROM main.leaves WHERE set_number = ? AND (path = ? OR (path >= ? AND path < ?))",
@@ -417,8 +437,6 @@ class Catalog:
                     *(state.leans, state.entries, state.bytes, mode, state.number),
                 ),
             )
-            for key, value in known.items():
-                db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
 
     def forget_run(self) -> None:
         """Drop what was noted for a snapshot that is not made after all; stored data archives stay known."""
@@ -577,6 +595,18 @@ class _Transaction:
             self._db.execute("COMMIT")
         elif self._db.in_transaction:
             self._db.execute("ROLLBACK")
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file itself is bad; a full disk is no reason to forget everything."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+def _unusable(path: str, error: sqlite3.DatabaseError) -> StorageError:
+    if "locked" in str(error):
+        return _busy(path)
+    return StorageError(f"cannot use the host's cache {path}: {error}; make room, or give another place (cache_dir)")
 
 
 def _busy(path: str) -> StorageError:
