@@ -161,9 +161,9 @@ class Catalog:
     def _prepare(self, *, network: bool) -> None:
         db = self._db
         if network:
-            db.execute("PRAGMA journal_mode = DELETE")  # shared memory does not work there
+            self._set_journal("delete")  # shared memory does not work there
         else:
-            db.execute("PRAGMA journal_mode = WAL")
+            self._set_journal("wal")
             db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA temp_store = FILE")
         db.execute("PRAGMA cache_size = -16384")
@@ -183,6 +183,20 @@ class Catalog:
             raise UsageError(msg)
         db.executescript(_TEMPORARY)
         self._tables = ["main.pieces"] if db.execute("SELECT 1 FROM pieces LIMIT 1").fetchone() else []
+
+    def _set_journal(self, mode: str) -> None:
+        """Set the journal's mode; while another process does so too, SQLite refuses at once instead of waiting."""
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                if self._db.execute("PRAGMA journal_mode").fetchone()[0] != mode:
+                    self._db.execute(f"PRAGMA journal_mode = {mode}")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def put_aside(self) -> None:
         """Give a damaged file another name, with what belongs to it."""

@@ -82,7 +82,7 @@ def test_all_begin_with_no_cache(crowd: tuple[Site, Nursery]) -> None:
     """Each may be the one that makes the file."""
     site, runs = crowd
     write(site.source / "file", "content")
-    for _ in range(6):
+    for _ in range(12):
         shutil.rmtree(site.cache, ignore_errors=True)
         for answer in runs.run([job(site.url, site.host, site.cache, [site.source], name="all")] * 5):
             assert "snapshot" in answer, answer.get("error", answer)
