@@ -146,7 +146,7 @@ class NodeWriter:
         self._fresh_attributes: list[tuple[bytes, int]] = []
         self._attribute_places: OrderedDict[bytes, Place] = OrderedDict()
         self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
-        self._fresh: list[tuple[bytes, int, int, int]] = []
+        self._fresh: dict[bytes, Place] = {}
         self._numbers: dict[int, int] = {number: 0}
         self._live: Uses = {}
         self.written = 0
@@ -342,8 +342,8 @@ class NodeWriter:
                 self._place_directory(pending)
         if self._builder.count:
             self._output.submit(self._builder.seal())
-        self._catalog.add_nodes(self._fresh)
-        self._fresh = []
+        self._catalog.add_nodes((key, *place) for key, place in self._fresh.items())
+        self._fresh = {}
         self._pending = []
         self._pending_bytes = 0
 
@@ -388,7 +388,7 @@ class NodeWriter:
     ) -> Place:
         """Where a node is: where it was stored before with the same places, or in this archive."""
         key = node_key(logical, content, children, attributes)
-        found = self._catalog.find_node(key)
+        found = self._fresh.get(key) or self._catalog.find_node(key)
         if found is not None and (found[0] == self.number or (self._reuse and self._usable(found[0]))):
             return found
         hints = nodes.vault_hints(
@@ -399,13 +399,13 @@ class NodeWriter:
         piece = nodes.join_node(logical, hints)
         if not self._builder.fits(len(piece)):
             self._output.submit(self._builder.seal())
-            self._catalog.add_nodes(self._fresh)
-            self._fresh = []
+            self._catalog.add_nodes((key, *place) for key, place in self._fresh.items())
+            self._fresh = {}
             self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
         number = self._builder.add(piece)
         # The number that this block will get: nothing else is submitted before it.
         place = (self.number, self._output.encoder.next_sequence, number)
-        self._fresh.append((key, *place))
+        self._fresh[key] = place
         self.written += 1
         return place
 

@@ -257,3 +257,13 @@ def test_a_directory_that_is_being_read_keeps_nobody_from_writing(tmp_path: Path
         assert [(path, leaf.first) for path, leaf in one.subtree(state.number, b"")] == [
             (b"dir/%03d" % (number // 20), b"%03d" % number) for number in range(40)
         ]
+
+
+def test_equal_big_files_have_one_table(site: Site) -> None:
+    """Both are known by it: neither is read again."""
+    for name in ("a", "b", "c/a", "d/a"):
+        write(site.source / name, bytes(3_000_000))
+    site.backup()
+    again = site.backup()
+    assert (again.read_bytes, again.unchanged) == (0, True)
+    site.check(again.snapshot_id)
