@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from blake3 import blake3
 
 from rozenfmt.archive.streamwriter import hash_zeros
-from rozenfmt.errors import ConflictError, SourceError, UsageError
+from rozenfmt.errors import SourceError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.format.snapshots import Mode
@@ -28,8 +28,11 @@ from .baseline import UNTRUSTED
 from .catalog import SIGNATURE, signature
 from .chunker import Chunker
 from .content import Parts
+from .links import Links
+from .moves import resolve_gone
 from .nodewriter import NODE, Directory
-from .results import Command, Conflict, Move
+from .policy import Policy
+from .results import Command, Conflict
 
 if TYPE_CHECKING:
     from .baseline import Baseline, KnownDirectory
@@ -66,6 +69,7 @@ class _Level:
     moved: bool = False
     inode: int = 0
     new_before: int = 0  # how many entries were counted as new when the walk came here
+    entries_before: int = 0  # and how many altogether
     beside: list[Entry] = field(default_factory=list)  # earlier versions that wait for their turn by name
 
 
@@ -114,20 +118,17 @@ class Capture:
         self._usable = usable
         self._chunker = Chunker(chunker_seed)
         self._target = target
-        self._on_conflict = on_conflict
+        self._policy = Policy(on_conflict, can_restore=restore is not None)
         self._restore = restore
         self._reread = reread
         self._progress = progress
         self._reported = 0.0
-        self._links: dict[bytes, Entry] = {}
+        self._links = Links(worm=self._worm)
         self._stack: list[_Level] = []
         self._scanner: Scanner
         self._asked: bytes | None = None
         self._old: tuple[bytes, Entry] | None = None
         self._moved_here: tuple[bytes, Entry] | None = None
-        # Link groups of the snapshot before that are in use: by a file as it is now, or by one that was withheld.
-        self._groups: dict[bytes, bool] = {}
-        self._renamed: dict[bytes, bytes] = {}
         self._looked_ns = 0
         self._roots: dict[bytes, bytes] = {}
         self._allow_empty = False
@@ -157,7 +158,7 @@ class Capture:
         if level.known is not None:
             level.known.finish()
         root = self._complete(level)
-        self._resolve_gone()
+        resolve_gone(self._catalog, self._baseline, self.result)
         return root
 
     def small_limit(self) -> int:
@@ -230,9 +231,8 @@ class Capture:
         """A file that has not changed."""
         self.result.same += 1
         self._use(entry)
-        if entry.link_group is not None:
-            self._groups[entry.link_group] = True
-        self._remember_link(entry)
+        self._links.taken(entry)
+        self._links.remember(entry)
         assert self._old is not None
         self._add(entry, self._old[0])
 
@@ -243,9 +243,9 @@ class Capture:
         self._baseline.moved_files[path] = self._path(entry.name)
         _copy_content(old, entry)
         entry.marks |= old.marks & Mark.SPARSE
-        self._keep_group(entry, old)
+        self._links.keep(entry, old)
         self._use(entry)
-        self._remember_link(entry)
+        self._links.remember(entry)
         self._add(entry, self._signature())
 
     def _find(self, name: bytes) -> tuple[bytes, Entry] | None:
@@ -313,7 +313,8 @@ class Capture:
         inode = self._scanner.stat.st_ino
         before = SIGNATURE.unpack(self._old[0])[3] if old is not None and self._old is not None else 0
         directory = Directory(path, above.directory.replaced or inode != before)
-        self._stack.append(_Level(directory, known, old, moved, inode, self.result.new))
+        so_far = self.result
+        self._stack.append(_Level(directory, known, old, moved, inode, so_far.new, so_far.entries))
         self._asked = None
 
     def leave(self, entry: Entry) -> None:
@@ -333,7 +334,8 @@ class Capture:
             self._take_over(known.path, level.directory)
         entry.child, (entry.archive, entry.block, entry.piece) = self._complete(level)
         if known is None and self._baseline.known and entry.child is not None:
-            self._catalog.note_new(entry.child, level.directory.path, self.result.new - level.new_before)
+            if self.result.entries > level.entries_before:  # empty directories are all alike
+                self._catalog.note_new(entry.child, level.directory.path, self.result.new - level.new_before)
         self.result.directories += 1
         self._asked = None
         self._add(entry, inode)
@@ -386,7 +388,7 @@ class Capture:
                 entry.content_id, entry.xattr_ref = None, None
                 entry.marks, seen = entry.marks | Mark.UNREADABLE, UNTRUSTED
             if entry.link_group is not None:
-                self._withhold_group(entry)
+                self._links.withhold(entry)
             self.result.same += 1
             self._use(entry)
             self._writer.add(here, entry, seen)
@@ -401,8 +403,8 @@ class Capture:
                 return
         if one is not None:
             self._store_whole(entry, data, one)
-        self._keep_group(entry, old)
-        self._remember_link(entry)
+        self._links.keep(entry, old)
+        self._links.remember(entry)
         self._classify(entry, old, content_same=old is not None and old.content_id == one)
         self._add(entry, self._signature())
 
@@ -446,7 +448,7 @@ class Capture:
         if own:
             self._store.end_own()
         _copy_content(entry, final)
-        self._keep_group(entry, old)
+        self._links.keep(entry, old)
         final.link_group = entry.link_group
         if final.marks & Mark.UNREADABLE:
             final.content_id = None
@@ -454,7 +456,7 @@ class Capture:
             sure = UNTRUSTED
         if final.marks & Mark.UNREADABLE and self._keep_old(old):
             return
-        self._remember_link(final)
+        self._links.remember(final)
         same = old is not None and old.content_id == final.content_id
         self._classify(final, old, content_same=same)
         self._add(final, sure)
@@ -488,7 +490,7 @@ class Capture:
     def link(self, entry: Entry) -> None:
         """Another name of a file that was delivered before."""
         old = self._old_of(entry)
-        first = self._links.get(entry.link_group or b"")
+        first = self._links.first(entry)
         if first is not None:
             _copy_content(first, entry)
             entry.marks = first.marks
@@ -512,7 +514,7 @@ class Capture:
         if entry.marks & Mark.UNREADABLE and self._keep_old(old):
             return
         same = old is not None and not entry.marks & Mark.UNREADABLE
-        self._keep_group(entry, old)
+        self._links.keep(entry, old)
         self._classify(entry, old, content_same=same)
         self._add(entry, UNTRUSTED)
 
@@ -521,7 +523,7 @@ class Capture:
         if not self._worm or old is None or not old.has_content or not self._places_hold(old):
             return False
         old.marks |= Mark.WITHHELD
-        self._withhold_group(old)
+        self._links.withhold(old)
         self._use(old)
         self.result.same += 1
         self._add(old, UNTRUSTED)
@@ -553,7 +555,7 @@ class Capture:
             one or b"",
             can_restore=self._restore is not None,
         )
-        answer = self._answer(conflict)
+        answer = self._policy.answer(conflict)
         self.result.conflicts.append(conflict)
         if answer == "accept":
             return True
@@ -572,33 +574,12 @@ class Capture:
             self._restore(path, local)
         else:
             old.marks |= Mark.WITHHELD
-        self._withhold_group(old)
+        self._links.withhold(old)
         self._use(old)
         self.result.same += 1
         entry.link_group = None  # the content was not taken: the next name of the file is read again, and asked about
         self._add(old, UNTRUSTED)
         return False
-
-    def _answer(self, conflict: Conflict) -> str:
-        policy = self._on_conflict
-        if policy is None:
-            return "withhold"
-        answer = policy if isinstance(policy, str) else policy(conflict)
-        if answer not in ("restore", "accept", "keep-both", "skip", "fail"):
-            msg = f"{answer!r} is no answer to a conflict: restore, accept, keep-both, skip or fail"
-            raise UsageError(msg)
-        if answer == "fail":
-            msg = (
-                f"{os.fsdecode(conflict.path)!r} has another content now, and the set is write-once; nothing was stored"
-            )
-            raise ConflictError(msg)
-        if answer == "restore" and self._restore is None:
-            msg = "restoring takes a key that reads; give an identity, or choose another answer"
-            raise ConflictError(msg)
-        if conflict.for_all:
-            self._on_conflict = answer
-        conflict.answer = answer
-        return answer
 
     def _put_beside(self, level: _Level, before: bytes | None, beside: Entry | None = None) -> None:
         """Put earlier versions into the directory whose turn by name has come."""
@@ -625,65 +606,6 @@ class Capture:
             return
         path = _join(directory, entry.name)
         self._catalog.note_gone((entry.child or entry.content_id) or b"", path, int(entry.kind))
-
-    def _resolve_gone(self) -> None:
-        """Tell moves from deletions, now that everything was seen."""
-        baseline, result = self._baseline, self.result
-        moves = [Move(old, new, directory=True) for old, new in baseline.moved_directories.items()]
-        moves += [Move(old, new) for old, new in baseline.moved_files.items()]
-        gone = [
-            (path, kind, one)
-            for path, kind, one in self._catalog.gone()
-            if path not in baseline.moved_directories and path not in baseline.moved_files
-        ]
-        self._catalog.replace_gone(gone)
-        matched = self._catalog.match_moves()
-        directories = {old for old, _, kind, _ in matched if kind == Kind.DIRECTORY}
-        new_directories = {new for _, new, kind, _ in matched if kind == Kind.DIRECTORY}
-        expanded = []
-        for path, kind, _ in gone:
-            if kind == Kind.DIRECTORY:
-                self._catalog.drop_tree(path)
-                if path not in directories:
-                    for inside, entry in baseline.subtree(path):
-                        one = _join(inside, entry.name)
-                        if entry.has_content and one not in baseline.moved_files and not baseline.below_moved(one):
-                            assert entry.content_id is not None
-                            expanded.append((one, int(entry.kind), entry.content_id))
-        if expanded:
-            self._catalog.add_gone(expanded)
-            matched = self._catalog.match_moves()
-        whole: dict[bytes, bytes] = {}
-        for old, new, kind, files in matched:  # what is found by its content was counted as new
-            if _below(new, new_directories):
-                continue
-            moves.append(Move(old, new, directory=kind == Kind.DIRECTORY))
-            if kind == Kind.DIRECTORY:
-                whole[old] = new
-                result.new -= files
-                result.same += files
-            else:
-                result.new -= 1
-        if whole:
-            moves = self._without_parts(moves, whole)
-        taken = {move.old for move in moves}
-        deleted = [path for path, _, _ in gone if path not in taken]
-        result.moved, result.deleted = len(moves), len(deleted)
-        result.moves = sorted(moves, key=lambda move: move.old)[:_LISTED]
-        result.deletions = sorted(deleted)[:_LISTED]
-
-    def _without_parts(self, moves: list[Move], whole: dict[bytes, bytes]) -> list[Move]:
-        """The moves, but for those that the move of a directory says already."""
-        kept = []
-        for move in moves:
-            above = move.old.rpartition(b"/")[0]
-            while above and above not in whole:
-                above = above.rpartition(b"/")[0]
-            if not above or move.new != whole[above] + move.old[len(above) :]:
-                kept.append(move)
-            elif not move.directory:
-                self.result.same += 1
-        return kept
 
     # --- putting in -----------------------------------------------------------------------------
 
@@ -735,34 +657,6 @@ class Capture:
         if max(stat.st_mtime_ns, stat.st_ctime_ns) > self._looked_ns - _RACY_NS:
             return UNTRUSTED
         return signature(stat)
-
-    def _keep_group(self, entry: Entry, old: Entry | None) -> None:
-        """Give a file with several names the link group that it had, unless another file has it now."""
-        fresh = entry.link_group
-        if fresh is None or fresh in self._groups:
-            return
-        group = self._renamed.get(fresh)
-        if group is None:
-            group = fresh
-            if (
-                old is not None
-                and old.link_group is not None
-                and old.link_group not in self._groups
-                and not (self._worm and old.content_id != entry.content_id)
-            ):
-                group = old.link_group
-            self._renamed[fresh] = group
-            self._groups[group] = True
-        entry.link_group = group
-
-    def _withhold_group(self, old: Entry) -> None:
-        """A file that keeps its old content is no other name of one that is taken as it is now."""
-        if old.link_group is not None and self._groups.setdefault(old.link_group, False):
-            old.link_group = None
-
-    def _remember_link(self, entry: Entry) -> None:
-        if entry.link_group is not None:
-            self._links[entry.link_group] = entry
 
     def _path(self, name: bytes) -> bytes:
         return _join(self._stack[-1].directory.path, name)
@@ -820,14 +714,6 @@ class Capture:
 
 def _join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
-
-
-def _below(path: bytes, directories: set[bytes]) -> bool:
-    while path:
-        path = path.rpartition(b"/")[0]
-        if path in directories:
-            return True
-    return False
 
 
 def _copy_content(source: Entry, target: Entry) -> None:
