@@ -91,11 +91,13 @@ class FileReader:
         self._chunk_size = chunk_size
         self._size = 0
         self._tries = 1
+        self._changed: bool | None = None  # as the first look after an iteration had it
         self.error: OSError | None = None
         will_read_forward(fd)
 
     def __iter__(self) -> Iterator[bytes | Hole]:
         self._size = 0
+        self._changed = None
         sparse = bool(self._entry.marks & Mark.SPARSE)
         chunks = read_chunks(self._fd, self._stat.st_size, sparse=sparse, chunk_size=self._chunk_size)
         while True:
@@ -111,10 +113,15 @@ class FileReader:
             yield chunk
 
     def finish(self) -> Entry:
-        """The entry as it was really read: its size, and marks for what went wrong."""
+        """The entry as it was really read: its size, and marks for what went wrong.
+
+        What is done to the file after the first call is no matter of what was read.
+        """
         marks = self._entry.marks
         try:
-            if changed(self._stat, os.fstat(self._fd)):
+            if self._changed is None:
+                self._changed = changed(self._stat, os.fstat(self._fd))
+            if self._changed:
                 marks |= Mark.CHANGED
         except OSError as error:
             self.error = error
@@ -136,6 +143,6 @@ class FileReader:
         except OSError as error:
             self.error = error
             return False
-        self.error = None
+        self.error, self._changed = None, None
         self._entry = replace(self._entry, size=self._stat.st_size, mtime_ns=self._stat.st_mtime_ns)
         return True

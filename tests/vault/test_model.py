@@ -42,7 +42,7 @@ NAMES = [
 ]
 SIZES = [0, 1, 9, 5_000, 5_001, 70_000, 70_001, 300_000, 1_048_577, 2_000_000]
 ANSWERS = ["skip", "accept", "keep-both", "restore", None]
-KEPT = re.compile(rb"\.~[0-9a-f]{8}\Z")
+KEPT = re.compile(rb"\.~([0-9a-f]{8})?\Z")
 
 indexes = s.integers(0, 1_000)
 names = s.sampled_from(NAMES)

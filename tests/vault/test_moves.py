@@ -13,6 +13,7 @@ from rozenfmt.errors import ConflictError
 from rozenfmt.vault import capture
 from rozenfmt.vault.catalog import Catalog, Leaf
 from rozenfmt.vault.results import BackupResult, Move
+from rozenfmt.vault.vault import Vault
 
 from .site import Site, facts, write
 from .test_backup import unprivileged
@@ -212,6 +213,17 @@ def test_a_version_that_is_kept_already(site: Site) -> None:
         snapshot = vault.snapshot(done.snapshot_id)
         kept = sorted(snapshot.read(entry.path) for entry in snapshot if ".~" in entry.path)
     assert kept == [b"first", b"second"]
+
+
+def test_what_was_put_back_did_not_change_while_it_was_read(site: Site) -> None:
+    """Renaming it aside is our own doing; big files are open meanwhile."""
+    path = write(site.source / "file", bytes(20_000_000))
+    site.backup(mode="worm")
+    write(path, b"\1" * 20_000_000)
+    with Vault.open(site.url, host=site.host, identities=[site.me], cache_dir=site.cache) as vault:
+        done = vault.backup([site.source], name="all", mode="worm", on_conflict="restore")
+    assert (done.problems, done.complete) == ([], True)
+    assert path.read_bytes() == bytes(20_000_000)
 
 
 def test_an_unreadable_directory_keeps_what_it_had() -> None:
