@@ -333,9 +333,9 @@ class Capture:
             entry.marks |= Mark.WITHHELD
             self._take_over(known.path, level.directory)
         entry.child, (entry.archive, entry.block, entry.piece) = self._complete(level)
-        if known is None and self._baseline.known and entry.child is not None:
-            if self.result.entries > level.entries_before:  # empty directories are all alike
-                self._catalog.note_new(entry.child, level.directory.path, self.result.new - level.new_before)
+        not_empty = self.result.entries > level.entries_before  # empty directories are all alike
+        if known is None and self._baseline.known and entry.child is not None and not_empty:
+            self._catalog.note_new(entry.child, level.directory.path, self.result.new - level.new_before)
         self.result.directories += 1
         self._asked = None
         self._add(entry, inode)
@@ -429,7 +429,7 @@ class Capture:
         if self._worm and old is not None and old.kind == Kind.FILE:
             one, size = self._hash(reader, path)
             if (
-                reader.finish().marks & (Mark.CHANGED | Mark.UNREADABLE) == 0
+                not reader.finish().marks & Mark.UNREADABLE
                 and self._conflicts(old, one)
                 and not (self._settle(entry, old, one, size))
             ):

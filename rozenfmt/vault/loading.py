@@ -9,7 +9,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from rozenfmt.errors import ArchiveError, HeaderError, LimitError, StorageError, UnsupportedError, UsageError
+from rozenfmt.errors import (
+    ArchiveError,
+    HeaderError,
+    LimitError,
+    SignatureError,
+    StorageError,
+    UnsupportedError,
+    UsageError,
+)
 from rozenfmt.format import crypto
 from rozenfmt.format.crypto import Entropy
 from rozenfmt.keys import Identity, Recipient
@@ -33,6 +41,7 @@ def load_view(
     vault_id: bytes | None = None,
     report: Callable[[str], None] | None = None,
     copies: Callable[[], Iterable[bytes]] | None = None,
+    ask_copies: bool = False,
 ) -> EditionView:
     """Read all editions of a vault.
 
@@ -43,7 +52,8 @@ def load_view(
         pin: Highest number and digests of the heads that were seen before.
         vault_id: The vault that it must be; None for any of the owner.
         report: Is told, in words, of everything that is passed over or missing.
-        copies: Gives editions from elsewhere, for when some in the storage are damaged, or all are lost.
+        copies: Gives editions from elsewhere, for when some in the storage are damaged, hidden or lost.
+        ask_copies: Ask for them although nothing shows that any is.
 
     Raises:
         StorageError: There is no vault here, or the storage fails.
@@ -72,19 +82,31 @@ def load_view(
         # Whoever may write to the storage may spoil or add editions; that stops nobody.
         refused.append(result)
         say(f"passed over {info.name}: {result}")
-    if copies is not None and (refused or not found):
+    asked = copies is not None and (ask_copies or bool(refused) or not found)
+    if copies is not None and asked:
         found += _from_copies(copies(), found, owners, vault_id, say)
     if not found and not infos:
         raise _no_vault(storage)
     if not found:
         raise _nothing(refused, asked=owner is not None)
     view = ed.merge(found)
+    if pin is not None and copies is not None and not asked and not _fits(view, pin):
+        found += _from_copies(copies(), found, owners, vault_id, say)
+        view = ed.merge(found)
     if view.missing_parents:
         digests = ", ".join(digest.hex() for digest in view.missing_parents)
         say(f"editions that others replace are missing, which does no harm; their digests: {digests}")
     if pin is not None:
         view.check_pin(*pin)
     return view
+
+
+def _fits(view: EditionView, pin: tuple[int, tuple[bytes, ...]]) -> bool:
+    try:
+        view.check_pin(*pin)
+    except SignatureError:
+        return False
+    return True
 
 
 def _silent(text: str) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -191,7 +193,8 @@ class Vault:
             if host is not None and owner is not None and owner != host.owner:
                 msg = "the host key is of a vault of another owner"
                 raise UsageError(msg)
-            view = loading.load_view(
+            load = partial(
+                loading.load_view,
                 storage,
                 owner=owner or (host.owner if host is not None else None),
                 identities=identities,
@@ -200,7 +203,11 @@ class Vault:
                 report=problems.append,
                 copies=(lambda: edition_copies(storage, problems.append)) if identities else None,
             )
-            vault = cls(storage, view, host=host, identities=identities, cache_dir=cache_dir, problems=problems)
+            make = partial(cls, storage, host=host, identities=identities, cache_dir=cache_dir, problems=problems)
+            try:
+                vault = make(load())
+            except NoMatchingKey:  # unless the edition that lets this person in was lost
+                vault = make(load(ask_copies=True))
             stack.pop_all()
         return vault
 
@@ -358,8 +365,12 @@ class Vault:
         loading.store_edition(self._storage, raw)
         self.refresh()
 
-    def refresh(self) -> None:
-        """Read editions and snapshots again."""
+    def refresh(self, *, ask_copies: bool = False) -> None:
+        """Read editions and snapshots again.
+
+        Args:
+            ask_copies: Look for editions in metadata archives too, although none seems to be missing.
+        """
         self.problems.clear()
         self._view = loading.load_view(
             self._storage,
@@ -369,6 +380,7 @@ class Vault:
             vault_id=self._view.vault_id,
             report=self.problems.append,
             copies=(lambda: edition_copies(self._storage, self.problems.append)) if self._identities else None,
+            ask_copies=ask_copies,
         )
         if self._identities:
             self._keyring = open_keyring(self._view, self._identities)
@@ -443,6 +455,9 @@ class Vault:
         if mode not in ("snapshot", "worm"):
             msg = f"unknown mode {mode!r}: use snapshot or worm"
             raise UsageError(msg)
+        if mode == "worm" and any(source.command is not None for source in parsed):
+            msg = "the output of a command is another one each time: back it up in snapshot mode"
+            raise UsageError(msg)
         patterns = _patterns(exclude, exclude_from)
         set_name = name if name is not None else ":".join(sorted(os.fsdecode(source.path) for source in parsed))
         job = Job(
@@ -506,7 +521,7 @@ class Vault:
         """WORM: rename a local file aside and put the content of an earlier snapshot in its place."""
         import tempfile
 
-        aside = local + time.strftime(".local-%Y%m%dT%H%M%S").encode()
+        aside = _aside(local)
         snapshot = self.snapshot(parent.hex())
         with tempfile.TemporaryDirectory(prefix=".rozenfmt-", dir=os.path.dirname(os.fsdecode(local))) as folder:
             self.restore(snapshot, folder, paths=[path])
@@ -540,6 +555,10 @@ class Vault:
         """
         if self._snapshots is None:
             found = self._reading().snapshots()
+            if any(problem.what == "signature" for problem in found.problems):
+                # Of a host that the editions do not have: the one that enrolled it may be lost.
+                self.refresh(ask_copies=True)
+                found = self._reading().snapshots()
             self._snapshots = list(found.snapshots)
             self.problems += map(str, found.problems)
         return [
@@ -726,6 +745,18 @@ def _vault_ids(storage: Storage) -> Iterator[bytes]:
         "`rozenfmt init`"
     )
     raise StorageError(msg, object=layout.EDITIONS, fatal=True)
+
+
+def _aside(path: bytes) -> bytes:
+    """A name beside a file that is not taken, for the file itself to get."""
+    folder, name = os.path.split(path)
+    stamp = time.strftime(".local-%Y%m%dT%H%M%S").encode()
+    for number in count():
+        ending = stamp + (b"-%d" % number if number else b"")
+        found = os.path.join(folder, name[: 255 - len(ending)] + ending)
+        if not os.path.lexists(found):
+            return found
+    raise AssertionError
 
 
 def _checked_name(name: str) -> str:

@@ -719,3 +719,19 @@ def test_hard_links_across_sources(site: Site) -> None:
     for _ in range(2):
         where = site.restored(site.backup(site.source, other).snapshot_id)
         assert (where / "source/a").stat().st_ino == (where / "other/b").stat().st_ino
+
+
+def test_a_newest_edition_that_is_hidden_is_read_from_metadata_archives(site: Site) -> None:
+    fill(site)
+    friend = rz.Identity.generate()
+    with site.reader() as vault:
+        other = vault.enrol("server")
+    with site.reader() as vault:
+        vault.grant(friend.recipient)
+    done = site.backup(host=other)
+    for path in site.objects("editions")[-2:]:
+        path.unlink()
+    with site.reader() as vault:
+        assert [one.host for one in vault.snapshots()] == ["server"]
+    with Vault.open(site.url, identities=[friend], owner=site.me.recipient) as vault:
+        assert vault.snapshot(done.snapshot_id).read("source/a.txt") == b"hello\n"

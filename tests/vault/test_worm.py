@@ -11,7 +11,7 @@ import pytest
 from blake3 import blake3
 
 from rozenfmt.errors import ConflictError, UsageError
-from rozenfmt.vault.results import BackupResult, Conflict, Move
+from rozenfmt.vault.results import BackupResult, Command, Conflict, Move
 from rozenfmt.vault.vault import Vault
 
 from .site import Site, facts, write
@@ -296,3 +296,19 @@ def test_what_a_snapshot_stored_in_parts_is_not_stored_again(site: Site) -> None
     assert done.stored_bytes < 20_000
     site.check(done.snapshot_id)
     assert backup(site).read_bytes == 0
+
+
+def test_restoring_twice_within_a_second_keeps_both_local_files(photos: Site) -> None:
+    path = photos.source / "2020/IMG_0007.jpg"
+    for number in range(3):
+        write(path, picture(60 + number))
+        with Vault.open(photos.url, host=photos.host, identities=[photos.me], cache_dir=photos.cache) as vault:
+            vault.backup([photos.source], name="photos", mode="worm", on_conflict="restore")
+    assert path.read_bytes() == picture(7)
+    aside = {one.read_bytes() for one in path.parent.glob("IMG_0007.jpg.local-*")}
+    assert aside == {picture(60), picture(61), picture(62)}
+
+
+def test_a_command_is_no_write_once_source(photos: Site) -> None:
+    with pytest.raises(UsageError, match="snapshot mode"):
+        photos.backup(Command("dump", ["true"]), name="photos", mode="worm")
