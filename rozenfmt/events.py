@@ -17,10 +17,11 @@ class Progress:
     """How far an operation is; sent a few times a second.
 
     Attributes:
-        operation: ``create``, ``check``, ``extract``, ``salvage`` or ``compare``.
+        operation: ``create``, ``check``, ``extract``, ``salvage`` or ``compare``; of a vault ``backup``,
+            ``restore``, ``verify``, ``rebuild``.
         files: Entries done so far.
-        bytes_done: Content bytes read (when creating) or written (when extracting), or
-            stored bytes checked.
+        bytes_done: Content bytes taken (when creating or backing up) or written (when extracting or
+            restoring), or stored bytes checked.
         bytes_stored: Bytes written to the archive so far, 0 when reading.
         bytes_total: The value that ``bytes_done`` will reach, or None if it is not known.
         path: What is being worked on now, as bytes, or empty.
@@ -39,10 +40,10 @@ class Problem:
     """Something that could not be captured, read or restored, without ending the operation.
 
     Attributes:
-        path: The entry concerned, as bytes relative to the archive's root.
+        path: The entry concerned, as bytes relative to the archive's or snapshot's root.
         what: A short word: ``unreadable``, ``vanished``, ``changed``, ``owner``, ``mode``,
             ``times``, ``xattr``, ``device``, ``name``, ``exists``, ``unsupported``, ``unwritable``,
-            ``damaged``.
+            ``damaged``, ``missing``.
         detail: The reason in words, for a person.
     """
 
