@@ -8,8 +8,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import count
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -22,6 +20,14 @@ from rozenfmt.format.snapshots import Mode
 from rozenfmt.keys import Identity, Recipient
 
 from . import editing, loading
+from .arguments import (
+    all_patterns,
+    aside_name,
+    checked_set_name,
+    checked_tags,
+    default_cache_dir,
+    pattern_inside,
+)
 from .editions import HostState
 from .hostkey import HostKey
 from .keyring import Keyring, Person, open_keyring
@@ -44,20 +50,13 @@ if TYPE_CHECKING:
     from .snapshot import Snapshot
     from .verify import VerifyReport
 
-__all__ = ["Vault", "default_cache_dir"]
+__all__ = ["Vault"]
 
 _SUITES: Final = {"xchacha20-poly1305": Suite.XCHACHA20_POLY1305, "xaes-256-gcm": Suite.XAES_256_GCM}
 _PIN: Final = "pin"
 
 Modes = Literal["snapshot", "worm"]
 Sources = Iterable["str | bytes | os.PathLike[str] | Command | tuple[str | bytes, str | bytes | os.PathLike[str]]"]
-
-
-def default_cache_dir() -> str:
-    """Where hosts keep their caches: below the user's cache directory."""
-    from platformdirs import user_cache_dir
-
-    return user_cache_dir("rozenfmt")
 
 
 class Vault:
@@ -458,14 +457,14 @@ class Vault:
         if mode == "worm" and any(source.command is not None for source in parsed):
             msg = "the output of a command is another one each time: back it up in snapshot mode"
             raise UsageError(msg)
-        patterns = _patterns(exclude, exclude_from)
+        patterns = all_patterns(exclude, exclude_from)
         set_name = name if name is not None else ":".join(sorted(os.fsdecode(source.path) for source in parsed))
         job = Job(
             sources=parsed,
-            set_name=_checked_name(set_name),
+            set_name=checked_set_name(set_name),
             mode=Mode[mode.upper()],
             excludes=lambda source: self._excludes(patterns, source),
-            tags=_checked_tags(tags),
+            tags=checked_tags(tags),
             one_file_system=one_file_system,
             skip_caches=skip_caches,
             allow_empty=allow_empty,
@@ -512,7 +511,7 @@ class Vault:
 
         found = [*patterns]
         for folder in (getattr(self._storage, "root", None), self._cache_folder()):
-            own = _inside(folder, source) if folder is not None else None
+            own = pattern_inside(folder, source) if folder is not None else None
             if own is not None:
                 found.append(own)
         return Excludes(found) if found else None
@@ -521,7 +520,7 @@ class Vault:
         """WORM: rename a local file aside and put the content of an earlier snapshot in its place."""
         import tempfile
 
-        aside = _aside(local)
+        aside = aside_name(local)
         snapshot = self.snapshot(parent.hex())
         with tempfile.TemporaryDirectory(prefix=".rozenfmt-", dir=os.path.dirname(os.fsdecode(local))) as folder:
             self.restore(snapshot, folder, paths=[path])
@@ -745,66 +744,3 @@ def _vault_ids(storage: Storage) -> Iterator[bytes]:
         "`rozenfmt init`"
     )
     raise StorageError(msg, object=layout.EDITIONS, fatal=True)
-
-
-def _aside(path: bytes) -> bytes:
-    """A name beside a file that is not taken, for the file itself to get."""
-    folder, name = os.path.split(path)
-    stamp = time.strftime(".local-%Y%m%dT%H%M%S").encode()
-    for number in count():
-        ending = stamp + (b"-%d" % number if number else b"")
-        found = os.path.join(folder, name[: 255 - len(ending)] + ending)
-        if not os.path.lexists(found):
-            return found
-    raise AssertionError
-
-
-def _checked_name(name: str) -> str:
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        size = len(name.encode())
-    if not 1 <= size <= 4_096:
-        msg = "the name of a set has 1 to 4,096 bytes; give one (name=)"
-        raise UsageError(msg)
-    return name
-
-
-def _checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    found = tuple(tags)
-    for tag in found:
-        try:
-            size = len(tag.encode())
-        except UnicodeEncodeError:
-            size = 0
-        if not 1 <= size <= 4_096:
-            msg = "a tag is a text of 1 to 4,096 bytes"
-            raise UsageError(msg)
-    return found
-
-
-def _patterns(exclude: Iterable[str], exclude_from: Iterable[str | os.PathLike[str]]) -> list[str | bytes]:
-    from rozenfmt.tree.excludes import read_patterns
-
-    if isinstance(exclude, str):
-        msg = "exclude is a list of patterns"
-        raise UsageError(msg)
-    patterns: list[str | bytes] = [*exclude]
-    for file in exclude_from:
-        patterns.extend(read_patterns(file))
-    return patterns
-
-
-def _inside(folder: str, source: Source) -> str | None:
-    """Pattern of a folder of ours, if it lies below a source."""
-    if source.command is not None:
-        return None
-    base, own = Path(os.path.realpath(os.fsdecode(source.path))), Path(os.path.realpath(folder))
-    if base == own:
-        msg = f"{base} is the vault itself, or the host's cache; it cannot be a source"
-        raise UsageError(msg)
-    if base not in own.parents:
-        return None
-    escaped = "".join("\\" + c if c in "\\*?[]!# " else c for c in own.relative_to(base).as_posix())
-    return f"/{escaped}/"
