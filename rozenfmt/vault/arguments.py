@@ -65,6 +65,8 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 def all_patterns(exclude: Iterable[str], exclude_from: Iterable[str | os.PathLike[str]]) -> list[str | bytes]:
     """Patterns given and those in files."""
+    from rozenfmt.tree.excludes import read_patterns
+
     if isinstance(exclude, str):
         msg = "exclude is a list of patterns"
         raise UsageError(msg)

@@ -735,3 +735,34 @@ def test_a_newest_edition_that_is_hidden_is_read_from_metadata_archives(site: Si
         assert [one.host for one in vault.snapshots()] == ["server"]
     with Vault.open(site.url, identities=[friend], owner=site.me.recipient) as vault:
         assert vault.snapshot(done.snapshot_id).read("source/a.txt") == b"hello\n"
+
+
+def test_patterns_from_a_file(site: Site) -> None:
+    fill(site)
+    patterns = write(site.root / "patterns", "*.bin\n!one.bin\n")
+    done = site.backup(exclude_from=[patterns])
+    with site.reader() as vault:
+        paths = {entry.path for entry in vault.snapshot(done.snapshot_id)}
+    assert "source/dir/one.bin" in paths
+    assert "source/big.bin" not in paths
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "forever"},
+        {"cipher": "rot13"},
+        {"tags": [""]},
+        {"tags": ["\udcff"]},
+        {"name": ""},
+        {"exclude": "*.bin"},
+        {"compression": "zip"},
+    ],
+    ids=repr,
+)
+def test_wrong_arguments_are_refused_before_anything_is_done(site: Site, wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        site.backup(**wrong)
+    with pytest.raises(UsageError, match="nothing to back up"), site.writer() as vault:
+        vault.backup([])
+    assert not site.objects("meta")
