@@ -220,6 +220,8 @@ def _summary(out: Output, result: rz.BackupResult) -> None:
         f"  {counted(result, result.same)}",
         f"  read {size(result.read_bytes)}, stored {size(result.stored_bytes)}, {duration(result.seconds)}",
     )
+    metadata, data = result.leans_on
+    out.detail(f"  refers to {count(data, 'data archive')} and {count(metadata, 'earlier metadata archive')}")
     for move in result.moves:
         out.detail(f"  moved    {safe(move.old)} -> {safe(move.new)}{'/' if move.directory else ''}")
     for path in result.deletions:
@@ -258,6 +260,7 @@ def _fields(result: rz.BackupResult) -> dict[str, Any]:
         "sequence": result.sequence,
         "mode": result.mode,
         "unchanged": result.unchanged,
+        "leans_on": {"metadata": result.leans_on[0], "data": result.leans_on[1]},
         "complete": result.complete,
         "entries": result.entries,
         "directories": result.directories,

@@ -58,8 +58,9 @@ def test_json(site: Site) -> None:
     assert set(document) == {
         *("command", "status", "vault", "vault_id", "warnings", "snapshot_id", "set", "sequence", "mode", "unchanged"),
         *("complete", "entries", "directories", "content_bytes", "read_bytes", "stored_bytes", "counts", "archives"),
-        *("moves", "deletions", "conflicts", "notes", "seconds", "problem_count", "problems"),
+        *("moves", "deletions", "conflicts", "notes", "seconds", "problem_count", "problems", "leans_on"),
     }
+    assert document["leans_on"] == {"metadata": 0, "data": 1}
     assert (document["command"], document["status"], document["complete"]) == ("backup", "done", True)
     assert set(document["counts"]) == COUNTS
     assert document["vault_id"] == site.host.vault_id.hex()

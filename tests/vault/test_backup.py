@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -766,3 +767,20 @@ def test_wrong_arguments_are_refused_before_anything_is_done(site: Site, wrong: 
     with pytest.raises(UsageError, match="nothing to back up"), site.writer() as vault:
         vault.backup([])
     assert not site.objects("meta")
+
+
+def test_the_same_id_for_another_content_is_never_trusted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rozenfmt.vault.content import ContentStore
+
+    write(site.source / "one", noise(1_000))
+    site.backup()
+    write(site.source / "two", noise(2_000, 1))
+    (database,) = site.cache.rglob("*.sqlite")
+    with sqlite3.connect(database) as catalog:
+        (one,) = catalog.execute("SELECT id FROM pieces").fetchone()
+    real = ContentStore.id_of
+    monkeypatch.setattr(ContentStore, "id_of", lambda self, data: one if len(data) == 2_000 else real(self, data))
+    done = site.backup()
+    assert any("stored apart" in note for note in done.notes)
+    assert done.stored_bytes > 15_000
+    assert len(done.archives) == 2  # it was stored, not taken for the other one
