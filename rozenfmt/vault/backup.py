@@ -451,17 +451,14 @@ class _Run:
         output, result = self._output, self._result
         assert output is not None
         kinds = [self._catalog.kind_of(archive) for archive in writer.references()]
-        leans = kinds.count(Kind.METADATA)
-        result.leans_on = leans, kinds.count(Kind.DATA)
-        if not result.unchanged and state.leans > _LEAN_ON:
-            leans = 0  # the directories were all written anew; what is left are tables of big files
+        result.leans_on = kinds.count(Kind.METADATA), kinds.count(Kind.DATA)
         after = replace(
             state,
             snapshot=output.archive_id,
             foot=output.foot_hash,
             sequence=sequence,
             root=root,
-            leans=leans,
+            leans=writer.leans,
             entries=result.entries,
             bytes=result.content_bytes,
         )

@@ -149,6 +149,7 @@ class NodeWriter:
         self._fresh: dict[bytes, Place] = {}
         self._numbers: dict[int, int] = {number: 0}
         self._live: Uses = {}
+        self._directories_in: set[int] = set()
         self.written = 0
 
     # --- keys -----------------------------------------------------------------------------------
@@ -356,6 +357,7 @@ class NodeWriter:
         attributes = [self._resolve_attributes(place) for place in pending.attributes]
         place = self._place(pending.logical, content, children, attributes)
         self._places[pending.handle] = place
+        self._directories_in.add(place[0])
         self._use(place[0], len(pending.logical))
         for one in attributes:
             self._use(one[0], 0)
@@ -424,6 +426,11 @@ class NodeWriter:
     def place_of(self, place: Place) -> Place:
         """Where a node is that was made before the last ``flush``."""
         return self._places[place[1]] if place[0] == NODE else place
+
+    @property
+    def leans(self) -> int:
+        """In how many other metadata archives directories stand; part tables and attributes apart."""
+        return len(self._directories_in - {self.number})
 
     def references(self) -> dict[int, int]:
         """Every archive that the snapshot depends on, by local number, with live bytes; not this one."""

@@ -262,26 +262,28 @@ class _Rebuild:
             rows = snapshot.references
             numbers = [self._numbered(snapshot.host_id, snapshot.archive_id, Kind.METADATA, snapshot.stored_bytes)]
             numbers += [self._numbered(snapshot.host_id, row.archive_id, row.kind, row.length) for row in rows]
+            standing = self._leaves(snapshot, state.number, numbers)
             found = SetState(
                 number=state.number,
                 snapshot=snapshot.archive_id,
                 foot=foot_hash(source),
                 sequence=snapshot.sequence,
                 root=snapshot.root_place()[0],
-                leans=sum(row.kind == Kind.METADATA for row in rows),
+                leans=len(standing - {0}),
                 entries=snapshot.entry_count,
                 bytes=snapshot.content_bytes,
             )
-            self._leaves(snapshot, state.number, numbers)
             return found, int(Mode[snapshot.mode.upper()])
         return None
 
-    def _leaves(self, snapshot: Snapshot, set_number: int, numbers: Sequence[int]) -> None:
-        """Note the leaves of all directories of a snapshot."""
+    def _leaves(self, snapshot: Snapshot, set_number: int, numbers: Sequence[int]) -> set[int]:
+        """Note the leaves of all directories of a snapshot; returns the snapshot's numbers of archives they are in."""
         count = 0
+        standing = set()
         stack: list[tuple[bytes, NodePlace, int]] = [(b"", snapshot.root_place(), 0)]
         while stack:
             path, place, depth = stack.pop()
+            standing.add(place[1])
             with _Noting(self.result, snapshot.object, path):
                 raw, node = self._raw(snapshot, place)
                 if node.type == NodeType.INNER:
@@ -305,6 +307,7 @@ class _Rebuild:
                 self._catalog.rebuilt_leaf(set_number, path, Leaf(first, UNTRUSTED * len(entries), stored))
             self._tick()
         self.result.entries += count
+        return standing
 
     def _raw(self, snapshot: Snapshot, place: NodePlace) -> tuple[bytes, Node]:
         """A node as it is stored, compared with its id."""

@@ -784,3 +784,17 @@ def test_the_same_id_for_another_content_is_never_trusted(site: Site, monkeypatc
     assert any("stored apart" in note for note in done.notes)
     assert done.stored_bytes > 15_000
     assert len(done.archives) == 2  # it was stored, not taken for the other one
+
+
+def test_tables_of_big_files_do_not_have_directories_written_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rozenfmt.vault import backup
+
+    monkeypatch.setattr(backup, "_LEAN_ON", 3)
+    for number in range(6):  # each table stands in an archive of its own
+        write(site.source / f"{number}/big", noise(2_000_000, number))
+        site.backup()
+    for _ in range(3):
+        done = site.backup()
+        assert done.unchanged
+        assert done.leans_on[0] >= 5
+        assert done.stored_bytes < 20_000
