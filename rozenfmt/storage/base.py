@@ -122,6 +122,18 @@ class Upload(Protocol):
         """
         ...
 
+    @property
+    def replaces_parts(self) -> bool:
+        """Whether what was sent after a mark may differ when it is sent again.
+
+        Where not, the writer has to keep what it writes until the next state: only the same bytes will do.
+        """
+        ...
+
+    def can_go_on(self) -> bool:
+        """Whether an upload that was resumed is of use, after it was given again what its writer has kept."""
+        ...
+
     def suspend(self) -> None:
         """End without removing what is stored, for ``Storage.resume``; requests in flight are cancelled."""
         ...

@@ -108,6 +108,7 @@ class S3Upload(BaseUpload):
         self._digests: list[bytes] = []
         self._in_flight: dict[int, Any] = {}
         self._etags: dict[int, str] = {}
+        self._listed: dict[int, tuple[str, int]] = {}  # parts that were there when it was resumed
 
     @classmethod
     def resumed(cls, storage: S3Storage, key: str, state: UploadState) -> S3Upload:
@@ -132,7 +133,7 @@ class S3Upload(BaseUpload):
         """
         storage = self._storage
         arguments = {"Bucket": storage.bucket, "Key": self._key, "UploadId": self._upload_id}
-        found: dict[int, tuple[str, int]] = {}
+        found = self._listed
         while True:
             try:
                 page = await storage.request("list_parts", **arguments)
@@ -202,6 +203,18 @@ class S3Upload(BaseUpload):
             "parts": [[self._digests[number - 1], self._etags[number]] for number in range(1, parts + 1)],
         }
 
+    @property
+    def replaces_parts(self) -> bool:
+        """Whether the server lets a part be sent again with other bytes."""
+        return self._storage.replaces_parts is not False
+
+    def can_go_on(self) -> bool:
+        """Whether all parts that the server has are either known, or can be replaced."""
+        if all(number <= len(self._digests) for number in self._listed):
+            return True
+        work = find_out_replacing(self._storage, self._key)
+        return bool(self._storage.run(work, action="begin", name=self.name, permission="s3:PutObject"))
+
     def _suspend(self) -> None:
         for future in self._in_flight.values():
             future.cancel()
@@ -220,6 +233,10 @@ class S3Upload(BaseUpload):
         # getvalue() shares the buffer's memory as long as nothing is written to it any more.
         data, self._buffer = self._buffer.getvalue(), io.BytesIO()
         digest = hashlib.md5(data, usedforsecurity=False).digest()
+        if self._listed.get(number) == (digest.hex(), len(data)):
+            self._digests.append(digest)
+            self._etags[number] = f'"{digest.hex()}"'
+            return
         self._slots.acquire()
         oldest = min(self._in_flight, default=number)
         if number - oldest >= self._storage.parallel:
@@ -249,6 +266,7 @@ class S3Upload(BaseUpload):
     async def _begin(self) -> str:
         # The race is decided at commit; this saves sending terabytes that cannot be committed.
         await self._refuse_existing()
+        await find_out_replacing(self._storage, self._key)
         answer = await self._storage.request("create_multipart_upload", Bucket=self._storage.bucket, Key=self._key)
         self._began = _server_time(answer)
         return str(answer["UploadId"])
@@ -406,6 +424,28 @@ class S3Upload(BaseUpload):
     def _conflict(self) -> ConflictError:
         where = self._storage.redactor.text(self._storage.where(self.name))
         return ConflictError(f"{where} exists; choose another name, or ask for overwriting")
+
+
+async def find_out_replacing(storage: S3Storage, key: str) -> bool:
+    """Whether a part that is sent again with other bytes replaces the first one; tried with two bytes, once.
+
+    Some servers pass parts on as they come, and cannot take one back.
+    """
+    if storage.replaces_parts is None:
+        upload = {"Bucket": storage.bucket, "Key": key}
+        upload["UploadId"] = (await storage.request("create_multipart_upload", **upload))["UploadId"]
+        try:
+            await storage.request("upload_part", **upload, PartNumber=1, Body=b"1")
+            await storage.send("upload_part", {**upload, "PartNumber": 1, "Body": b"2"})
+        except Exception as error:
+            if code_of(error)[1] != _NOT_IMPLEMENTED:
+                raise
+            storage.replaces_parts = False
+        else:
+            storage.replaces_parts = True
+        finally:
+            await storage.request("abort_multipart_upload", **upload)
+    return storage.replaces_parts
 
 
 async def abort(storage: S3Storage, key: str, upload_id: str, *, check: bool) -> None:

@@ -167,6 +167,15 @@ class BaseUpload(ABC):
             raise
         return None if details is None else UploadState(self.name, mark, details)
 
+    @property
+    def replaces_parts(self) -> bool:
+        """Whether what was sent after a mark may differ when it is sent again."""
+        return True
+
+    def can_go_on(self) -> bool:
+        """Whether an upload that was resumed is of use, after it was given again what its writer has kept."""
+        return True
+
     def suspend(self) -> None:
         """End without removing what is stored, so that it can be resumed; does nothing after a commit.
 

@@ -401,6 +401,10 @@ def _age(path: str) -> float:
 
 
 def _remove(path: str) -> None:
-    for end in ("-journal", ""):
-        with suppress(FileNotFoundError):
-            os.unlink(path + end)
+    """Remove a journal and what is spooled beside it."""
+    folder, name = os.path.split(path)
+    for one in os.listdir(folder):
+        if one.startswith((name + "-", name + ".")):
+            os.unlink(os.path.join(folder, one))
+    with suppress(FileNotFoundError):
+        os.unlink(path)
