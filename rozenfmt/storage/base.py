@@ -109,6 +109,11 @@ class Upload(Protocol):
         """
         ...
 
+    @property
+    def leftover(self) -> Leftover | None:
+        """What would be left in the storage if the process died now; None if nothing was sent yet."""
+        ...
+
     def mark(self) -> Mark | None:
         """Mark the current position; None where nothing of an unfinished upload could be kept."""
         ...

@@ -24,7 +24,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rozenfmt.errors import ConflictError, StorageError, UsageError
-from rozenfmt.storage.base import Mark, ObjectInfo
+from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 from rozenfmt.storage.retry import acall
 from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, IntegrityError, code_of, is_transient
 from rozenfmt.storage.upload import BaseUpload
@@ -186,6 +186,11 @@ class S3Upload(BaseUpload):
                 permission="s3:AbortMultipartUpload",
             )
             self._upload_id = None
+
+    @property
+    def leftover(self) -> Leftover | None:
+        """The multipart upload, once it was begun."""
+        return None if self._upload_id is None else Leftover(self.name, self._upload_id)
 
     def _mark(self) -> Mark | None:
         # What was not begun costs nothing to begin again.

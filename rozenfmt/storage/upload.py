@@ -15,7 +15,7 @@ from rozenfmt.errors import StorageError, UsageError
 from rozenfmt.storage.base import UploadState
 
 if TYPE_CHECKING:
-    from rozenfmt.storage.base import Mark, ObjectInfo
+    from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 
 __all__ = ["TRANSITIONS", "BaseUpload", "Event", "State", "as_view", "check_name", "check_range"]
 
@@ -137,6 +137,11 @@ class BaseUpload(ABC):
         if after is not self._state:
             self._discard()
             self._state = after
+
+    @property
+    def leftover(self) -> Leftover | None:
+        """What would be left in the storage if the process died now; None if nothing was sent yet."""
+        return None
 
     def mark(self) -> Mark | None:
         """Mark the current position, to go on from after a crash.

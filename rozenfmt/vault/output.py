@@ -112,7 +112,8 @@ class ArchiveOutput:
         self._under = under
         self._upload = upload
         self._journal = journal
-        self._saved = saved is not None  # whether the journal has it
+        self._saved = saved is not None  # whether the journal knows how to go on with it
+        self._noted = saved is not None  # whether the journal knows of it
         self._blocks: list[tuple[int, bytes, bytes, int]] = []
         self._pieces: deque[Row] = deque()
         self._numbers_saved = 0
@@ -271,9 +272,9 @@ class ArchiveOutput:
 
     def settled(self) -> None:
         """What the archive holds is noted elsewhere: the journal may forget it."""
-        if self._journal is not None and self._saved:
+        if self._journal is not None and self._noted:
             self._journal.drop(self.archive_id)
-            self._saved = False
+            self._saved = self._noted = False
         if self._spool is not None:
             self._spool.remove()
 
@@ -314,7 +315,15 @@ class ArchiveOutput:
         for buffer in block.buffers:
             self._upload.write(buffer)
         if self._journal is not None:
+            self._note_upload()
             self._look_for_mark(block)
+
+    def _note_upload(self) -> None:
+        leftover = None if self._noted else self._upload.leftover
+        if leftover is not None:
+            assert self._journal is not None
+            self._journal.begun(self.archive_id, leftover)
+            self._noted = True
 
     def _look_for_mark(self, block: SealedBlock) -> None:
         if self._mark is None and self.encoder.offset >= self._next_mark:
