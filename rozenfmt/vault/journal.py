@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, Final, Self
 
 import cbor2
@@ -141,14 +142,16 @@ class Journal:
     def __init__(self, path: str, request: dict[str, Any] | None = None) -> None:
         self.path = path
         self.broken: str | None = None
-        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
-        try:
-            os.close(os.open(path, flags | (os.O_CREAT | os.O_EXCL if request is not None else 0), 0o600))
-        except OSError as error:
-            msg = f"cannot write the journal {path}: {error.strerror}; give another place (cache_dir)"
-            raise StorageError(msg) from error
+        if request is not None:
+            try:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
+            except OSError as error:
+                msg = f"cannot write the journal {path}: {error.strerror}; give another place (cache_dir)"
+                raise StorageError(msg) from error
+        # Not opened by ourselves once it exists: closing any descriptor of it would let go of SQLite's locks.
         # Whoever looks for abandoned runs may hold a new file for a moment.
-        self._db = sqlite3.connect(path, timeout=0 if request is None else 10, isolation_level=None)
+        wait = 0 if request is None else 10
+        self._db = sqlite3.connect(f"{Path(path).as_uri()}?mode=rw", uri=True, timeout=wait, isolation_level=None)
         try:
             self._prepare(request)
         except BaseException:

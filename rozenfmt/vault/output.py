@@ -138,6 +138,8 @@ class ArchiveOutput:
         )
         if saved is None:
             upload.write(self.encoder.begin())
+            if journal is not None:
+                self._note_upload()
         else:
             self.encoder.replay(saved.blocks)
 
