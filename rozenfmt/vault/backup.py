@@ -292,6 +292,7 @@ class _Run:
         )
         heads = b"".join(sorted(self._view.digests))
         found = remains.metadata(sequence, heads, usable=self._is_usable)
+        self._result.notes += remains.drop_rest()
         if found is None:
             archive_id = os.urandom(16)
             name = layout.meta_name(host.host_id, sequence, archive_id)
@@ -304,7 +305,6 @@ class _Run:
             number, output, numbered = found
             self._output = output
             sequence = remains.sequence_of(output)
-        self._result.notes += remains.drop_rest()
         writer = NodeWriter(
             output,
             number,
