@@ -79,6 +79,9 @@ class GenericStorage:
         self.url = self.redactor.text(url)
         self._pid = os.getpid()
         self.fs, root = self._connect(url, options)
+        if not hasattr(self.fs, "_connect"):
+            # It has not asked its server for anything yet.
+            self.retry = Retries(retry, describe)
         self._set_up()
         # Connections of the file systems that are not asynchronous are not to be shared by threads:
         # with that of SFTP, one thread takes the answer of another, which then waits for ever.
@@ -344,7 +347,7 @@ class GenericStorage:
     def _find(self, folder: str) -> dict[str, int]:
         self.fs.invalidate_cache()
         try:
-            found = self.fs.find(folder, detail=True)
+            found = self.fs.find(folder, detail=True, **self._find_options())
         except FileNotFoundError:
             return {}
         return {
@@ -353,6 +356,15 @@ class GenericStorage:
             # Asked for a folder that is a file, find() returns that file, without a type.
             if info.get("type", "directory") != "directory" and path.startswith(self._root)
         }
+
+    def _find_options(self) -> dict[str, str]:
+        """What keeps fsspec's own ``find`` from taking a folder that cannot be listed for an empty one."""
+        from fsspec import AbstractFileSystem
+        from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
+
+        kind = type(self.fs)
+        walks = kind._find is AsyncFileSystem._find if self.fs.async_impl else kind.find is AbstractFileSystem.find  # noqa: SLF001
+        return {"on_error": "raise"} if walks else {}
 
     def _stream(self, name: str, start: int, end: int | None) -> Iterator[bytes]:
         if end is None or start == end:

@@ -29,6 +29,7 @@ _NETWORK_TYPES: Final = frozenset(
         "FSTimeoutError",  # fsspec
         "HTTPClientError",
         "IncompleteReadError",
+        "NoValidConnectionsError",  # paramiko
         "ProxyConnectionError",
         "ReadTimeoutError",
         "ResponseParserError",
@@ -110,9 +111,10 @@ def _words(step: BaseException) -> str:
     if isinstance(step, socket.gaierror):
         return "the name of the host cannot be resolved"
     if isinstance(step, ssl.SSLCertVerificationError):
-        return f"the certificate of the server is refused ({step.verify_message})"
+        why = getattr(step, "verify_message", "")  # aiohttp's class of this family has none
+        return f"the certificate of the server is refused ({why})" if why else ""
     if isinstance(step, ssl.SSLError):
-        return f"TLS fails ({step.reason or 'no reason given'})"
+        return f"TLS fails ({getattr(step, 'reason', None) or 'no reason given'})"
     if isinstance(step, ConnectionRefusedError):
         return "the connection is refused"
     if isinstance(step, ConnectionError) and type(step).__module__ == "builtins":

@@ -249,7 +249,7 @@ class _Trial:
         bound = min(policy.longest_wait, policy.first_wait * 2 ** min(self._attempt - 1, _DOUBLINGS))
         wait = random.uniform(0, bound)  # noqa: S311 - spreads requests
         if failure.retry_after is not None:
-            if failure.retry_after > left:
+            if failure.retry_after > min(left, policy.per_request):
                 return None
             wait += failure.retry_after
         wait = min(wait, left)

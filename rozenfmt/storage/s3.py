@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 _STREAM_PIECE: Final = 8 << 20
 _STREAM_PIECE_SMALLEST: Final = 256 << 10
-_STREAM_SECONDS: Final = 5
+_STREAM_SECONDS: Final = 1
 _STREAM_AHEAD: Final = 2
 _KEY_MAX: Final = 1024
 _READ_TIMEOUT: Final = 60
