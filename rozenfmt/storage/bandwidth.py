@@ -22,6 +22,7 @@ __all__ = ["Bandwidth", "Pace"]
 
 _BURST: Final = 0.1
 _NAP: Final = 0.25
+_WINK: Final = 0.001
 _SMALLEST: Final = 1 << 10
 _LARGEST: Final = 256 << 10
 
@@ -72,7 +73,7 @@ class Pace:
             if self._tokens >= 0:
                 self._tokens -= count
                 return 0.0
-            return min(_NAP, -self._tokens / self._rate)
+            return min(_NAP, max(_WINK, -self._tokens / self._rate))
 
     def take(self, count: int, check: Callable[[], None] | None = None) -> None:
         """Wait in this thread until ``count`` bytes may be moved.
