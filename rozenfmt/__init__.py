@@ -47,11 +47,13 @@ if TYPE_CHECKING:
     from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
     from rozenfmt.storage.bandwidth import Bandwidth
+    from rozenfmt.storage.base import Leftover
     from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.findings import Lost, VerifyReport
     from rozenfmt.vault.hostkey import HostKey
+    from rozenfmt.vault.interrupted import Interrupted
     from rozenfmt.vault.keyring import Person
     from rozenfmt.vault.rebuild import RebuildResult
     from rozenfmt.vault.restore import PlannedArchive, RestorePlan, RestoreResult
@@ -96,11 +98,13 @@ _HOMES: Final = {
     "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
     "rozenfmt.storage.bandwidth": ("Bandwidth",),
+    "rozenfmt.storage.base": ("Leftover",),
     "rozenfmt.storage.retry": ("RetryPolicy",),
     "rozenfmt.vault.editions": ("PersonState",),
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.findings": ("Lost", "VerifyReport"),
     "rozenfmt.vault.hostkey": ("HostKey",),
+    "rozenfmt.vault.interrupted": ("Interrupted",),
     "rozenfmt.vault.keyring": ("Person",),
     "rozenfmt.vault.rebuild": ("RebuildResult",),
     "rozenfmt.vault.restore": ("PlannedArchive", "RestorePlan", "RestoreResult"),
@@ -137,8 +141,10 @@ __all__ = [
     "Identity",
     "IndexDamaged",
     "Inspection",
+    "Interrupted",
     "KeyFailure",
     "Kind",
+    "Leftover",
     "LimitError",
     "LogEvents",
     "Lost",

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from rozenfmt.archive.workers import stop_workers, worker_pool
 from rozenfmt.errors import ArchiveError, StorageError
-
-from .opening import stop_workers
 
 if TYPE_CHECKING:
     from rozenfmt.format.blocks import Block
@@ -135,7 +134,7 @@ class Fetcher:
 
     def __init__(self, tree: TreeReader, workers: int) -> None:
         self._tree = tree
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-open")
+        self._pool = worker_pool(workers, "open")
         self._ahead = workers + 2
         self._storage: Storage | None = None
 

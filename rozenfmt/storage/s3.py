@@ -133,6 +133,8 @@ class S3Storage:
         # (unknown) until the server refuses something because of it, or False once it refuses the header.
         self.conditional: bool | None = None
         self._endpoint: str | None = None
+        # Whether a part that is sent again with other bytes replaces the first one; None until it was tried.
+        self.replaces_parts: bool | None = None
 
     def size(self, name: str) -> int:
         """Size of an object in bytes; ``StorageError`` if there is none."""
@@ -403,8 +405,9 @@ class S3Storage:
         if self._endpoint is None:
             client = await self._fs.set_session()
             self._endpoint = str(client.meta.endpoint_url)
-            if self.conditional is None and _AMAZON.fullmatch(self._endpoint):
-                self.conditional = True
+            if _AMAZON.fullmatch(self._endpoint):
+                self.conditional = True if self.conditional is None else self.conditional
+                self.replaces_parts = True
 
     def _describe(self, error: Exception) -> Failure:
         method, arguments = _asked.get(("", {}))

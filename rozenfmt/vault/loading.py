@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from rozenfmt.archive.opening import in_threads
+from rozenfmt.archive.workers import in_threads
 from rozenfmt.errors import (
     ArchiveError,
     HeaderError,
@@ -171,7 +171,7 @@ def _read_all(
 
     if len(infos) <= _FEW:
         return [read(info) for info in infos]
-    return in_threads(storage, read, infos, workers=_READERS, name="rozenfmt-editions")
+    return in_threads(storage, read, infos, workers=_READERS, name="editions")
 
 
 def _read(storage: Storage, info: ObjectInfo, owners: frozenset[Recipient], vault_id: bytes | None) -> Edition:

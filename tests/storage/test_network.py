@@ -20,7 +20,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 import rozenfmt as rz
-from rozenfmt.archive.opening import in_threads
+from rozenfmt.archive.workers import in_threads
 from rozenfmt.errors import StorageError
 from rozenfmt.storage import RetryPolicy, open_storage
 from rozenfmt.storage.generic import GenericStorage
@@ -551,8 +551,10 @@ def test_interrupt_while_threads_read(dead_port: str, soon: threading.Event, kin
         return size
 
     with pytest.raises(KeyboardInterrupt), storage.retry.reported_to(lambda _event: soon.set()):
-        in_threads(storage, read, ["a", "b", "c", "d", "e"], workers=2, name="test-readers")
-    assert not [one for one in threading.enumerate() if one not in before and one.name.startswith("test-readers")]
+        in_threads(storage, read, ["a", "b", "c", "d", "e"], workers=2, name="network-test")
+    assert not [
+        one for one in threading.enumerate() if one not in before and one.name.startswith("rozenfmt-network-test")
+    ]
 
 
 @pytest.mark.parametrize("relayed", [True, False], ids=["silent", "refused"])
