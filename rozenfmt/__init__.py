@@ -40,13 +40,15 @@ if TYPE_CHECKING:
         UsageError,
         WrongPassphrase,
     )
-    from rozenfmt.events import Event, Problem, Progress, ProgressCallback
+    from rozenfmt.events import Event, Problem, Progress, ProgressCallback, Retry
     from rozenfmt.format.crypto import Argon2Cost
     from rozenfmt.format.nodes import Kind
     from rozenfmt.format.registry import Right
     from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Leftover
+    from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.findings import Lost, VerifyReport
@@ -89,13 +91,15 @@ _HOMES: Final = {
         "UsageError",
         "WrongPassphrase",
     ),
-    "rozenfmt.events": ("Event", "Problem", "Progress", "ProgressCallback"),
+    "rozenfmt.events": ("Event", "Problem", "Progress", "ProgressCallback", "Retry"),
     "rozenfmt.format.crypto": ("Argon2Cost",),
     "rozenfmt.format.nodes": ("Kind",),
     "rozenfmt.format.registry": ("Right",),
     "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
+    "rozenfmt.storage.bandwidth": ("Bandwidth",),
     "rozenfmt.storage.base": ("Leftover",),
+    "rozenfmt.storage.retry": ("RetryPolicy",),
     "rozenfmt.vault.editions": ("PersonState",),
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.findings": ("Lost", "VerifyReport"),
@@ -117,6 +121,7 @@ __all__ = [
     "ArchiveWriter",
     "Argon2Cost",
     "BackupResult",
+    "Bandwidth",
     "BlockError",
     "BlockInfo",
     "Change",
@@ -160,6 +165,8 @@ __all__ = [
     "Recipient",
     "RestorePlan",
     "RestoreResult",
+    "Retry",
+    "RetryPolicy",
     "Right",
     "RozenError",
     "SalvageReport",

@@ -134,7 +134,7 @@ def _backup(
     passphrase_file: str | None,
     on_conflict: str | None,
     no_decode_check: bool,
-    storage_options: dict[str, Any] | None,
+    connection: dict[str, Any],
     **options: Any,
 ) -> int:
     wanted = _sources(sources, stdin_name)
@@ -145,9 +145,9 @@ def _backup(
         raise rz.UsageError(msg)
     # Not from the environment: whoever backs up should not be asked for the passphrase of a key that is not needed.
     people = people_from(identity, ask=False, passphrase_file=passphrase_file) if identity else ()
-    host = find_host_key(location, host_key, storage_options)
+    host = find_host_key(location, host_key, connection)
     out.after_interrupt = NOTHING_COMMITTED
-    with opened(out, location, people, None, storage_options, host=host) as vault:
+    with opened(out, location, people, None, connection, host=host) as vault:
         try:
             with progress_bar(out) as progress:
                 answer: Any = Asker(progress) if asking else on_conflict

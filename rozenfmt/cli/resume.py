@@ -63,7 +63,7 @@ def _resume(
     discard: bool,
     leftovers: bool,
     host_key: str | None,
-    storage_options: dict[str, Any] | None,
+    connection: dict[str, Any],
 ) -> int:
     if listing and discard:
         msg = "--list and --discard exclude each other"
@@ -71,8 +71,8 @@ def _resume(
     if leftovers and not (listing or discard):
         msg = "--leftovers goes with --list or --discard"
         raise rz.UsageError(msg)
-    host = find_host_key(location, host_key, storage_options)
-    with opened(out, location, (), None, storage_options, host=host) as vault:
+    host = find_host_key(location, host_key, connection)
+    with opened(out, location, (), None, connection, host=host) as vault:
         found = [one for one in vault.interrupted() if name is None or one.set_name == name]
         left = vault.leftovers() if leftovers else []
         fields = {

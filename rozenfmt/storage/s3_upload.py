@@ -240,7 +240,7 @@ class S3Upload(BaseUpload):
             self._digests.append(digest)
             self._etags[number] = f'"{digest.hex()}"'
             return
-        self._slots.acquire()
+        self._storage.wait_for_slot(self._slots)
         oldest = min(self._in_flight, default=number)
         if number - oldest >= self._storage.parallel:
             self._accept(oldest)

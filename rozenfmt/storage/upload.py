@@ -15,6 +15,8 @@ from rozenfmt.errors import StorageError, UsageError
 from rozenfmt.storage.base import UploadState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 
 __all__ = ["TRANSITIONS", "BaseUpload", "Event", "State", "as_view", "check_name", "check_range"]
@@ -67,6 +69,9 @@ class BaseUpload(ABC):
 
     """
 
+    # Cuts what is written into pieces and hands out each in its time; set where bandwidth is limited.
+    paced: Callable[[memoryview], Iterator[memoryview]] | None = None
+
     def __init__(self, name: str, written: int = 0) -> None:
         self.name = name
         self._state = State.OPEN
@@ -96,7 +101,10 @@ class BaseUpload(ABC):
         self._next(Event.WRITE)
         view = as_view(data)
         try:
-            if len(view):
+            if self.paced is not None:
+                for piece in self.paced(view):
+                    self._write(piece)
+            elif len(view):
                 self._write(data if isinstance(data, bytes) else view)
         except BaseException:
             self._state = self._next(Event.FAIL)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from rozenfmt.archive.source import ArchiveSource, Caches, ObjectReader, Traffic
-from rozenfmt.archive.workers import worker_pool
+from rozenfmt.archive.workers import in_threads
 from rozenfmt.errors import ArchiveError, BlockError, MissingArchive, RozenError, StorageError, TruncatedError
 from rozenfmt.format.registry import Kind, Suite
 
@@ -316,8 +316,7 @@ class Archives:
         rows = [row for same in listing.meta.values() for row in same]
         with self._lock:
             self._failed.clear()
-        with worker_pool(min(_PARALLEL, len(rows) or 1), "snapshots") as pool:
-            results = list(pool.map(self._snapshot, rows))
+        results = in_threads(self.storage, self._snapshot, rows, workers=_PARALLEL, name="snapshots")
         problems = list(listing.problems)
         found: list[Snapshot] = []
         for (_, info), result in zip(rows, results, strict=True):

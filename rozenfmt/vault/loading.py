@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from rozenfmt.archive.workers import worker_pool
+from rozenfmt.archive.workers import in_threads
 from rozenfmt.errors import (
     ArchiveError,
     HeaderError,
@@ -171,9 +171,7 @@ def _read_all(
 
     if len(infos) <= _FEW:
         return [read(info) for info in infos]
-
-    with worker_pool(min(_READERS, len(infos)), "editions") as pool:
-        return list(pool.map(read, infos))
+    return in_threads(storage, read, infos, workers=_READERS, name="editions")
 
 
 def _read(storage: Storage, info: ObjectInfo, owners: frozenset[Recipient], vault_id: bytes | None) -> Edition:

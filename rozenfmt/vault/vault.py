@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from rozenfmt.archive.opening import close_storage
+from rozenfmt.archive.opening import close_storage, retries_told
 from rozenfmt.errors import ArchiveError, ConflictError, HeaderError, NoMatchingKey, StorageError, UsageError
 from rozenfmt.events import ProgressCallback
 from rozenfmt.format.codecs import Compression
@@ -36,7 +36,9 @@ from .recovery import edition_copies
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Leftover, Storage
+    from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.tree.excludes import Excludes
 
     from .archives import Archives
@@ -104,6 +106,8 @@ class Vault:
         recipients: Iterable[Recipient] = (),
         browsers: Iterable[Recipient] = (),
         storage_options: dict[str, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        bandwidth: Bandwidth | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Make a vault in an empty folder, and open it.
@@ -114,6 +118,8 @@ class Vault:
             recipients: More people who may read everything.
             browsers: People who may see names and sizes only.
             storage_options: For fsspec: credentials, endpoint and the like.
+            retry: How long failed requests to the storage are made again; None for the defaults.
+            bandwidth: Limits of what goes to the storage and comes from it.
             cache_dir: Where a host keeps its cache; below the user's cache directory by default.
 
         Raises:
@@ -126,7 +132,7 @@ class Vault:
 
         from . import layout
 
-        storage = open_storage(location, storage_options)
+        storage = open_storage(location, storage_options, retry=retry, bandwidth=bandwidth)
         with ExitStack() as stack:
             stack.callback(close_storage, storage)
             if next(iter(storage.list(layout.EDITIONS)), None) is not None:
@@ -148,6 +154,8 @@ class Vault:
         identities: Iterable[Identity] = (),
         owner: Recipient | None = None,
         storage_options: dict[str, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        bandwidth: Bandwidth | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Open a vault: as a host to back up, as a person to read, or both.
@@ -158,6 +166,8 @@ class Vault:
             identities: Keys of people who may read or browse.
             owner: The vault's owner, if none of the identities is.
             storage_options: For fsspec: credentials, endpoint and the like.
+            retry: How long failed requests to the storage are made again; None for the defaults.
+            bandwidth: Limits of what goes to the storage and comes from it.
             cache_dir: Where a host keeps its cache; below the user's cache directory by default.
 
         Raises:
@@ -174,7 +184,7 @@ class Vault:
         if host is None and not people:
             msg = "give a host key to back up, or an identity to read"
             raise UsageError(msg)
-        storage = open_storage(location, storage_options)
+        storage = open_storage(location, storage_options, retry=retry, bandwidth=bandwidth)
         return cls._open(storage, host=host, identities=people, owner=owner, cache_dir=cache_dir)
 
     @classmethod
@@ -213,7 +223,11 @@ class Vault:
 
     @staticmethod
     def identify(
-        location: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None
+        location: str | os.PathLike[str],
+        *,
+        storage_options: dict[str, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        bandwidth: Bandwidth | None = None,
     ) -> Generator[bytes, None, None]:
         """Ids of the vaults that the editions in a folder name; nothing is trusted, and no key is needed.
 
@@ -222,6 +236,8 @@ class Vault:
         Args:
             location: Path or URL of the folder.
             storage_options: For fsspec: credentials, endpoint and the like.
+            retry: How long failed requests to the storage are made again; None for the defaults.
+            bandwidth: Limits of what goes to the storage and comes from it.
 
         Yields:
             Each id of 16 bytes once; one request for each edition that is looked at. There is one
@@ -232,7 +248,7 @@ class Vault:
         """
         from rozenfmt.storage import open_storage
 
-        storage = open_storage(location, storage_options)
+        storage = open_storage(location, storage_options, retry=retry, bandwidth=bandwidth)
         try:
             yield from _vault_ids(storage)
         finally:
@@ -501,7 +517,8 @@ class Vault:
         )
         with Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog:
             self._check_pin(catalog)
-            result = run(self._storage, self._view, host, catalog, job)
+            with retries_told(self._storage, progress):
+                result = run(self._storage, self._view, host, catalog, job)
         self._archives = None
         self._snapshots = None
         return result
@@ -736,19 +753,20 @@ class Vault:
         """
         from .restore import restore
 
-        return restore(
-            self._one(snapshot),
-            destination,
-            paths=paths,
-            patterns=patterns,
-            overwrite=overwrite,
-            owners=owners,
-            numeric_owners=numeric_owners,
-            xattrs=xattrs,
-            dry_run=dry_run,
-            workers=workers,
-            progress=progress,
-        )
+        with retries_told(self._storage, progress):
+            return restore(
+                self._one(snapshot),
+                destination,
+                paths=paths,
+                patterns=patterns,
+                overwrite=overwrite,
+                owners=owners,
+                numeric_owners=numeric_owners,
+                xattrs=xattrs,
+                dry_run=dry_run,
+                workers=workers,
+                progress=progress,
+            )
 
     def verify(
         self,
@@ -778,18 +796,19 @@ class Vault:
         """
         from .verify import verify
 
-        return verify(
-            self._reading(),
-            [] if snapshot is None else [self._one(snapshot)],  # those that are there then
-            whole=snapshot is None,
-            problems=self.problems,
-            level=level,
-            against=against,
-            sample=sample,
-            exclude=exclude,
-            workers=workers,
-            progress=progress,
-        )
+        with retries_told(self._storage, progress):
+            return verify(
+                self._reading(),
+                [] if snapshot is None else [self._one(snapshot)],  # those that are there then
+                whole=snapshot is None,
+                problems=self.problems,
+                level=level,
+                against=against,
+                sample=sample,
+                exclude=exclude,
+                workers=workers,
+                progress=progress,
+            )
 
     def diff(self, older: Snapshot | str, newer: Snapshot | str) -> SnapshotDiff:
         """What changed between two snapshots: new, changed, metadata, moved, deleted."""
@@ -807,7 +826,10 @@ class Vault:
         from .rebuild import rebuild
 
         host = self._require_host()
-        with Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog:
+        with (
+            Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog,
+            retries_told(self._storage, progress),
+        ):
             return rebuild(catalog, self._reading(), self.snapshots(host=host.host_id.hex()), progress)
 
     # --- end ------------------------------------------------------------------------------------
