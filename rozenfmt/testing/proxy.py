@@ -347,7 +347,7 @@ class _Connection:
             finally:
                 self._proxy.log.append(Handled(request, fault, status, self._up, self._down))
             if not again:
-                if not fault:
+                if fault in {"", "delay", "short-request", "short-response"}:
                     # The server wants the connection to end; a reset could overtake the answer.
                     self._writer.close()
                     await self._writer.wait_closed()
@@ -454,10 +454,10 @@ class _Connection:
 
     async def _answer_head(self, sending: asyncio.Future[bool]) -> Head | None:
         """The next head of the server, unless sending the request failed, or was to fail, before."""
-        waiting = asyncio.ensure_future(read_head(self._answers))
+        waiting: asyncio.Future[Head | None] = asyncio.ensure_future(read_head(self._answers))
         try:
             while not waiting.done():
-                await asyncio.wait([waiting, sending], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({waiting, sending}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
                 if sending.done() and not waiting.done():
                     # A server that refuses a request may say why before it has read it.
                     failed = sending.exception() is not None
