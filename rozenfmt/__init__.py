@@ -46,11 +46,13 @@ if TYPE_CHECKING:
     from rozenfmt.format.registry import Right
     from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+    from rozenfmt.storage.abilities import Ability, AbilityResult, ProbeReport
     from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.findings import Lost, VerifyReport
     from rozenfmt.vault.hostkey import HostKey
     from rozenfmt.vault.keyring import Person
+    from rozenfmt.vault.probing import last_probe, probe
     from rozenfmt.vault.rebuild import RebuildResult
     from rozenfmt.vault.restore import PlannedArchive, RestorePlan, RestoreResult
     from rozenfmt.vault.results import BackupResult, Command, Conflict, ConflictAnswer, Move, OnConflict
@@ -93,11 +95,13 @@ _HOMES: Final = {
     "rozenfmt.format.registry": ("Right",),
     "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
+    "rozenfmt.storage.abilities": ("Ability", "AbilityResult", "ProbeReport"),
     "rozenfmt.vault.editions": ("PersonState",),
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.findings": ("Lost", "VerifyReport"),
     "rozenfmt.vault.hostkey": ("HostKey",),
     "rozenfmt.vault.keyring": ("Person",),
+    "rozenfmt.vault.probing": ("last_probe", "probe"),
     "rozenfmt.vault.rebuild": ("RebuildResult",),
     "rozenfmt.vault.restore": ("PlannedArchive", "RestorePlan", "RestoreResult"),
     "rozenfmt.vault.results": ("BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict"),
@@ -107,6 +111,8 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Ability",
+    "AbilityResult",
     "Archive",
     "ArchiveEntry",
     "ArchiveError",
@@ -146,6 +152,7 @@ __all__ = [
     "Person",
     "PersonState",
     "PlannedArchive",
+    "ProbeReport",
     "Problem",
     "Progress",
     "ProgressBar",
@@ -179,8 +186,10 @@ __all__ = [
     "create",
     "inspect",
     "join",
+    "last_probe",
     "members",
     "open",
+    "probe",
     "progress_bar",
     "salvage",
 ]
