@@ -171,10 +171,10 @@ def _show_numbers(out: Output, report: rz.ProbeReport) -> None:
     if numbers:
         sent, received = size(report.bytes_sent), size(report.bytes_received)
         out.line(f"{', '.join(numbers)}; sent {sent}, received {received} in {report.seconds:.1f} s")
-    facts = [
-        f"{safe(name).replace('_', ' ')} {size(value) if name in _SIZES and isinstance(value, int) else safe(str(value))}"
-        for name, value in report.facts.items()
-    ]
+    facts = []
+    for name, value in report.facts.items():
+        shown = size(value) if name in _SIZES and isinstance(value, int) else safe(str(value))
+        facts.append(f"{safe(name).replace('_', ' ')} {shown}")
     if facts:
         out.line(", ".join(facts))
 

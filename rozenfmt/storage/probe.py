@@ -39,11 +39,13 @@ class Question:
         ability: Where the answer is noted.
         action: What is asked for.
         name: An object that does not exist.
+        beside: For ``get``: prefixes where there may be one, under the same right.
     """
 
     ability: str
     action: Literal["get", "put", "delete"]
     name: str
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Plan:
         warm: Prefixes that must stay readable at once, for judging rules of the bucket.
         kept: Prefixes below which nothing may be deleted by a rule of the bucket.
         transfer: Bytes that measuring sends, and receives.
-        existing: Prefixes where an object may be found to read, if none may be written; of the last one, a big one.
+        existing: Prefixes where there may be objects to read, if none may be written; to measure, the last come first.
     """
 
     scratch: str
@@ -276,11 +278,11 @@ class CommonProbe:
         """Where nothing may be written: whether something that is there can be read."""
         findings, storage = self.findings, self.storage
         for prefix in self.plan.existing:
-            info = next((one for one in storage.list(prefix) if one.size), None)
-            if info is None:
-                continue
-            length = min(info.size, 100)
             try:
+                info = next((one for one in storage.list(prefix) if one.size), None)
+                if info is None:
+                    continue
+                length = min(info.size, 100)
                 head = storage.read(info.name, 0, length)
                 size, tail = storage.read_suffix(info.name, length)
             except StorageError as error:
@@ -296,21 +298,36 @@ class CommonProbe:
 
     def _rate_existing(self) -> None:
         """The rate of a part of something big that is there."""
-        rows = islice(self.storage.list(self.plan.existing[-1]), 100)
-        info = next((one for one in rows if one.size >= _LEAST), None)
-        if info is None:
-            return
-        end = min(info.size, self.plan.transfer)
-        # Cold objects are refused, and there is no rate then.
-        with contextlib.suppress(StorageError):
-            seconds, got = timed(lambda: sum(map(len, self.storage.stream(info.name, 0, end))))
-            self.findings.download_rate = got / seconds
-            self.findings.bytes_received += got
+        for prefix in reversed(self.plan.existing):
+            # Cold objects are refused, and there is no rate then.
+            with contextlib.suppress(StorageError):
+                rows = islice(self.storage.list(prefix), 100)
+                info = next((one for one in rows if one.size >= _LEAST), None)
+                if info is None:
+                    continue
+                end = min(info.size, self.plan.transfer)
+                pieces = self.storage.stream(info.name, 0, end)
+                seconds, got = timed(lambda pieces=pieces: sum(map(len, pieces)))  # type: ignore[misc]
+                self.findings.download_rate = got / seconds
+                self.findings.bytes_received += got
+                return
 
     def take_latency(self, request: Callable[[], object], times: int = 5) -> None:
         """Median of a few small requests."""
         taken = sorted(timed(request)[0] for _ in range(times))
         self.findings.latency = taken[times // 2]
+
+
+def work_and_tidy(work: Callable[[], None], tidy: Callable[[], None]) -> None:
+    """Work, then tidy up, whatever happens; an interrupt of the tidying is obeyed after it."""
+    try:
+        work()
+    finally:
+        try:
+            tidy()
+        except KeyboardInterrupt:
+            tidy()
+            raise
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import RozenError, StorageError
 from rozenfmt.storage.abilities import AbilityResult, Findings
-from rozenfmt.storage.probe import SMALL, CommonProbe, Plan, timed
+from rozenfmt.storage.probe import SMALL, CommonProbe, Plan, timed, work_and_tidy
 
 if TYPE_CHECKING:
     from rozenfmt.storage.base import Storage
@@ -57,10 +57,7 @@ class _FilesProbe(CommonProbe):
         else:
             findings.note("reach", YES)
             findings.note("list", YES)
-        try:
-            self._objects()
-        finally:
-            self._tidy()
+        work_and_tidy(self._objects, self._tidy)
 
     def _objects(self) -> None:
         findings = self.findings

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rozenfmt.errors import RozenError, StorageError
 from rozenfmt.storage.abilities import AbilityResult, Findings
 from rozenfmt.storage.lifecycle import COLD, abort_days, warnings_of
-from rozenfmt.storage.probe import SMALL, CommonProbe, Plan, Question, timed, words
+from rozenfmt.storage.probe import SMALL, CommonProbe, Plan, Question, timed, words, work_and_tidy
 from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, code_of
 
 if TYPE_CHECKING:
@@ -100,13 +100,13 @@ class S3Probe(CommonProbe):
         """Find out, and tidy up."""
         if not self._reach():
             return
-        try:
-            self._settings()
-            self._objects()
-            self._rights()
-            self._done = True
-        finally:
-            self._tidy()
+        work_and_tidy(self._find_out, self._tidy)
+
+    def _find_out(self) -> None:
+        self._settings()
+        self._objects()
+        self._rights()
+        self._done = True
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class S3Probe(CommonProbe):
         default = found.get("Rule", {}).get("DefaultRetention")
         if not default:
             return YES, "no default retention"
-        span = f"{default['Years']} years" if "Years" in default else f"{default.get('Days')} days"
+        span = f"{default['Years']} years" if default.get("Years") else f"{default.get('Days')} days"
         return YES, f"by default {default.get('Mode', '').lower()} for {span}"
 
     def _lifecycle(self) -> tuple[AbilityResult, str]:
@@ -499,12 +499,13 @@ class S3Probe(CommonProbe):
 
     def _may_get(self, question: Question) -> tuple[AbilityResult, str]:
         """By an object that is there: one that is not is denied where listing depends on a prefix."""
-        folder = question.name.rpartition("/")[0] + "/"
         name, there = question.name, False
-        with contextlib.suppress(StorageError):
-            info = next((one for one in self.storage.list(folder) if one.size), None)
-            if info is not None:
-                name, there = info.name, True
+        for prefix in question.beside:
+            with contextlib.suppress(StorageError):
+                info = next((one for one in self.storage.list(prefix) if one.size), None)
+                if info is not None:
+                    name, there = info.name, True
+                    break
         try:
             answer = self._ask("get_object", Key=self._s3.key(name), Range="bytes=0-0")
         except Exception as error:
@@ -556,9 +557,11 @@ class S3Probe(CommonProbe):
 
     def _find_uploads(self) -> None:
         """After an interrupt there may be one whose id never arrived."""
+        asked = [question.name for question in self.plan.questions if question.action == "put"]
         with contextlib.suppress(Exception):  # not everybody may list uploads
-            page = self._ask("list_multipart_uploads", Prefix=self._folder + self.plan.scratch)
-            self._uploads |= {one["UploadId"]: one["Key"] for one in page.get("Uploads", ())}
+            for name in (self.plan.scratch, *asked):
+                page = self._ask("list_multipart_uploads", Prefix=self._folder + name)
+                self._uploads |= {one["UploadId"]: one["Key"] for one in page.get("Uploads", ())}
 
     def _remove_objects(self) -> list[str]:
         prefix = self._folder + self.plan.scratch

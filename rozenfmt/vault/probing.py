@@ -161,23 +161,24 @@ def _host_id(host: HostKey | str | None) -> bytes | None:
 def _plan(host_id: bytes | None, transfer: int) -> Plan:
     random = os.urandom(layout.ID_SIZE)
     absent = layout.data_name(host_id or bytes(layout.ID_SIZE), random, arena=False)
-    # People may look at any host's archives, a host at its own.
-    read = absent if host_id is not None else f"{layout.DATA}{random.hex()}.rzn"
+    # People may look at any host's archives, a host at its own; small vaults have no other data than in arena/.
+    whose = f"{host_id.hex()}/" if host_id is not None else ""
+    archives = tuple(place + whose for place in (layout.DATA, layout.ARENA, layout.META))
     edition = layout.edition_name(1, random[:8])
     everything = (layout.EDITIONS, layout.META, layout.DATA, layout.ARENA, layout.GONE)
     return Plan(
         scratch=f"{layout.probe_place(host_id)}tmp-{random.hex()}/",
         questions=(
-            Question("read_editions", "get", edition),
+            Question("read_editions", "get", edition, (layout.EDITIONS,)),
             Question("put_editions", "put", edition),
             Question("put_data", "put", absent),
-            Question("read_data", "get", read),
+            Question("read_data", "get", absent, archives),
             Question("delete_data", "delete", absent),
         ),
         warm=(layout.EDITIONS, layout.META, layout.ARENA, layout.GONE),
         kept=everything,
         transfer=transfer,
-        existing=(layout.EDITIONS, layout.META, layout.DATA),
+        existing=(layout.EDITIONS, layout.META, layout.ARENA, layout.DATA),
     )
 
 
