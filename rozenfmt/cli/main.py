@@ -29,7 +29,7 @@ Exit codes:
   1  failed, or interrupted
   2  wrong usage
   3  done, but incomplete: problems were reported
-  4  differences found
+  4  differences found; of "probe": something that is needed is missing
 
 \b
 Environment:
