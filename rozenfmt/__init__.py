@@ -47,10 +47,12 @@ if TYPE_CHECKING:
     from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
     from rozenfmt.storage.abilities import Ability, AbilityResult, ProbeReport
+    from rozenfmt.storage.base import Leftover
     from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.findings import Lost, VerifyReport
     from rozenfmt.vault.hostkey import HostKey
+    from rozenfmt.vault.interrupted import Interrupted
     from rozenfmt.vault.keyring import Person
     from rozenfmt.vault.probing import last_probe, probe
     from rozenfmt.vault.rebuild import RebuildResult
@@ -96,10 +98,12 @@ _HOMES: Final = {
     "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
     "rozenfmt.storage.abilities": ("Ability", "AbilityResult", "ProbeReport"),
+    "rozenfmt.storage.base": ("Leftover",),
     "rozenfmt.vault.editions": ("PersonState",),
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.findings": ("Lost", "VerifyReport"),
     "rozenfmt.vault.hostkey": ("HostKey",),
+    "rozenfmt.vault.interrupted": ("Interrupted",),
     "rozenfmt.vault.keyring": ("Person",),
     "rozenfmt.vault.probing": ("last_probe", "probe"),
     "rozenfmt.vault.rebuild": ("RebuildResult",),
@@ -138,8 +142,10 @@ __all__ = [
     "Identity",
     "IndexDamaged",
     "Inspection",
+    "Interrupted",
     "KeyFailure",
     "Kind",
+    "Leftover",
     "LimitError",
     "LogEvents",
     "Lost",

@@ -35,7 +35,7 @@ class Pipeline:
 
     Args:
         encoder: Numbers and chains the blocks.
-        write: Takes the bytes, in order, on the caller's thread.
+        write: Takes the blocks, in order, on the caller's thread.
         workers: Threads that compress and seal.
         entropy: Gives nonces; called on the workers.
         decode_check: Open and decode every sealed block again before it is written: a fault of an encoder
@@ -45,7 +45,7 @@ class Pipeline:
     def __init__(
         self,
         encoder: Encoder,
-        write: Callable[[bytes], None],
+        write: Callable[[SealedBlock], None],
         *,
         workers: int,
         entropy: Entropy = os.urandom,
@@ -96,8 +96,7 @@ class Pipeline:
         block = self._pending[0].result()
         self._pending.popleft()
         self._encoder.commit(block)
-        for buffer in block.buffers:
-            self._write(buffer)
+        self._write(block)
 
     def close(self) -> None:
         """Stop the workers; what is not yet begun is dropped."""
