@@ -92,6 +92,11 @@ _KNOWN: Final[dict[str, _Known]] = {
     # Of S3.
     "multipart": _Known("s3", "archives of more than one part", "nothing bigger than a part can be stored"),
     "list_parts": _Known("s3", "resuming an upload", "an interrupted upload begins anew"),
+    "replace_part": _Known(
+        "s3",
+        "resuming an upload without a copy on this disk",
+        "what follows the last mark of an upload is kept on this machine's disk until it is stored",
+    ),
     "abort": _Known("s3", "removing an upload that failed", "its parts cost until a rule of the bucket aborts it"),
     "list_uploads": _Known("s3", "finding uploads whose journal is lost", "a rule of the bucket must abort them"),
     "conditional_complete": _Known("s3", "likewise no_overwrite, for archives in parts", "as for no_overwrite"),

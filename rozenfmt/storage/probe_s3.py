@@ -397,9 +397,15 @@ class S3Probe(CommonProbe):
             raise
         return IGNORED, "If-None-Match is accepted, and the object replaced"
 
+    def _replace_part(self, key: str, upload_id: str, data: bytes) -> tuple[AbilityResult, str]:
+        self._part(key, upload_id, data[: len(data) // 2])
+        sizes = [part["Size"] for part in self._ask("list_parts", Key=key, UploadId=upload_id).get("Parts", [])]
+        return (YES, "") if sizes == [len(data) // 2] else (IGNORED, f"ListParts says {sizes} afterwards")
+
     def _aborted(self, key: str, data: bytes) -> tuple[AbilityResult, str]:
         upload_id = self._begin(key)
         self._part(key, upload_id, data)
+        self._try("replace_part", lambda: self._replace_part(key, upload_id, data))
         self._abort(upload_id)
         try:
             left = self._ask("list_parts", Key=key, UploadId=upload_id).get("Parts", [])

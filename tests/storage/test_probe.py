@@ -124,6 +124,7 @@ def test_a_server_that_ignores_conditions(rclone_s3: Server) -> None:
     assert found["conditional_complete"] is IGNORED
     assert found["part_copy"] is IGNORED, "it answers, and copies nothing"
     assert found["private"] is UNKNOWN
+    assert found["replace_part"] is not YES
     assert report.roles == tuple(ROLES)
     assert report.leftovers == ()
     assert list(storage.list()) == []

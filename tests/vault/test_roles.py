@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 import rozenfmt as rz
 from rozenfmt.errors import StorageError, UsageError
 from rozenfmt.storage import open_storage
+from rozenfmt.storage.s3 import S3Storage
 from rozenfmt.testing.servers import Server, moto_server
 from rozenfmt.vault import layout, roles
 
@@ -51,9 +53,9 @@ class Shop:
     def policy(self, role: str) -> dict[str, Any]:
         return roles.policy(role, self.url, self.host.host_id.hex())
 
-    def backup(self) -> None:
+    def backup(self, data_size: int = 9_000_000) -> None:
         with rz.Vault.open(self.url, host=self.host, cache_dir=self.cache, storage_options=self.options) as vault:
-            vault.backup([self.tree], name="all", data_size=9_000_000)
+            vault.backup([self.tree], name="all", data_size=data_size)
 
     def reader(self) -> rz.Vault:
         return rz.Vault.open(self.url, identities=[self.me], storage_options=self.options)
@@ -91,6 +93,28 @@ def test_the_policies_suffice(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> No
         vault.enrol("second")
         vault.grant(rz.Identity.generate().recipient)
     assert guard.refused == []
+
+
+def test_resuming_with_the_policy_of_a_host(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, submit = count(), S3Storage.submit
+    (shop.tree / "large").write_bytes(noise(4 * SIZE, 1))
+
+    def interrupt(self: S3Storage, work: Any) -> Any:
+        if "_put_part" in work.__qualname__ and next(sent) == 4:
+            work.close()
+            raise KeyboardInterrupt
+        return submit(self, work)
+
+    with guarded(monkeypatch, Guard(shop.policy("host"), roles.bucket_policy(shop.url))) as guard:
+        with monkeypatch.context() as patch:
+            patch.setattr(S3Storage, "submit", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                shop.backup(data_size=10 * SIZE)
+        shop.backup(data_size=10 * SIZE)
+    assert guard.refused == []
+    assert "list_parts" in {method for method, _ in guard.allowed}, "it went on"
+    with shop.reader() as vault:
+        assert vault.verify(level="contents").ok
 
 
 def test_a_host_with_its_policy(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
