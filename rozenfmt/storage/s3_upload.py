@@ -210,15 +210,13 @@ class S3Upload(BaseUpload):
 
     @property
     def replaces_parts(self) -> bool:
-        """Whether the server lets a part be sent again with other bytes."""
-        return self._storage.replaces_parts is not False
+        """Whether the server lets a part be sent again with other bytes; tried once for a storage."""
+        work = find_out_replacing(self._storage, self._key)
+        return bool(self._storage.run(work, action="begin", name=self.name, permission="s3:PutObject"))
 
     def can_go_on(self) -> bool:
         """Whether all parts that the server has are either known, or can be replaced."""
-        if all(number <= len(self._digests) for number in self._listed):
-            return True
-        work = find_out_replacing(self._storage, self._key)
-        return bool(self._storage.run(work, action="begin", name=self.name, permission="s3:PutObject"))
+        return all(number <= len(self._digests) for number in self._listed) or self.replaces_parts
 
     def _suspend(self) -> None:
         for future in self._in_flight.values():
@@ -271,7 +269,6 @@ class S3Upload(BaseUpload):
     async def _begin(self) -> str:
         # The race is decided at commit; this saves sending terabytes that cannot be committed.
         await self._refuse_existing()
-        await find_out_replacing(self._storage, self._key)
         answer = await self._storage.request("create_multipart_upload", Bucket=self._storage.bucket, Key=self._key)
         self._began = _server_time(answer)
         return str(answer["UploadId"])
@@ -442,14 +439,11 @@ async def find_out_replacing(storage: S3Storage, key: str) -> bool:
         try:
             await storage.request("upload_part", **upload, PartNumber=1, Body=b"1")
             await storage.send("upload_part", {**upload, "PartNumber": 1, "Body": b"2"})
-        except Exception as error:
-            if code_of(error)[1] != _NOT_IMPLEMENTED:
-                raise
+        except Exception:  # noqa: BLE001 - whatever the reason: not to rely on it is always right
             storage.replaces_parts = False
         else:
             storage.replaces_parts = True
-        finally:
-            await storage.request("abort_multipart_upload", **upload)
+        await abort(storage, key, upload["UploadId"], check=False)
     return storage.replaces_parts
 
 
