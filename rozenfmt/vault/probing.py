@@ -45,7 +45,7 @@ def probe(
 
     Nothing of a vault is read but a byte here and there, nothing is changed, and no key is needed.
     Everything is written below ``probe/`` and removed again, where that is allowed; small objects may
-    stay where it is not.  It takes some 60 requests.
+    stay where it is not.  It takes about 80 requests.
 
     Args:
         location: Path or URL of the folder: of a vault, or of one that is to be.
