@@ -36,6 +36,7 @@ from .recovery import edition_copies
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from rozenfmt.storage.abilities import ProbeReport
     from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Leftover, Storage
     from rozenfmt.storage.retry import RetryPolicy
@@ -815,6 +816,32 @@ class Vault:
         from .diff import diff
 
         return diff(self._one(older), self._one(newer))
+
+    # --- the storage ----------------------------------------------------------------------------
+
+    def probe(self, *, transfer: int = 8 << 20, record: bool = False) -> ProbeReport:
+        """Find out what the storage can do, and what the credentials at hand may do there.
+
+        With a host key it looks in the host's places; see ``rozenfmt.probe``.
+
+        Args:
+            transfer: Bytes to send, and to receive, for measuring.
+            record: Store the report in the vault.
+
+        Raises:
+            StorageError: The storage fails in a way that ends the probe.
+
+        Specification: vault.md, section 10.
+        """
+        from .probing import probe_vault
+
+        return probe_vault(self._storage, host=self.host, transfer=transfer, record=record)
+
+    def last_probe(self) -> ProbeReport | None:
+        """The last report that a probe stored in the vault: a hint, which anybody may have written."""
+        from .probing import last_report
+
+        return last_report(self._storage, host=self.host if self._keyring is None else None)
 
     def rebuild_catalog(self, progress: ProgressCallback | None = None) -> RebuildResult:
         """Make the host's cache anew from its metadata archives.  Takes the host key and an identity.

@@ -20,7 +20,7 @@ from blake3 import blake3
 from rozenfmt.archive.check import Damage, check_object
 from rozenfmt.archive.pipeline import default_workers
 from rozenfmt.errors import ArchiveError, MissingArchive, NoMatchingKey, StorageError, UsageError
-from rozenfmt.events import ProgressCallback
+from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format.blocks import cut_pieces
 from rozenfmt.format.registry import Kind, Right
 
@@ -337,6 +337,10 @@ class _Verify:
             if self._depth == LEVELS.index("contents"):
                 rows = [row for row in rows if row[1].kind is Kind.METADATA]
             rows = _some(rows, self._sample)
+        if self._progress is not None and (self._sample is None or self._depth < LEVELS.index("contents")):
+            # Storages may bill what is read; who sees this can still stop.
+            total = sum(info.size for _, _, info in rows)
+            self._progress(Progress("verify", 0, 0, 0, total, b""))
         # Metadata first: by then every directory that is looked at below is known to be whole, or not.
         for key, needed, info in sorted(rows, key=lambda row: (row[1].kind is Kind.DATA, row[2].name)):
             if not self._read_object(key, needed, info.name, tree):
