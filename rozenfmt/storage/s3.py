@@ -88,8 +88,8 @@ class S3Storage:
         self.parallel = parallel
         self._pid = os.getpid()
         self._fs = self._connect(options)
-        self.bucket, self._folder = self._split(url)
-        self.url = f"s3://{self.bucket}/{self._folder}".rstrip("/")
+        self.bucket, self.folder = self._split(url)
+        self.url = f"s3://{self.bucket}/{self.folder}".rstrip("/")
         # Whether If-None-Match is known to be honoured: always at AWS, elsewhere None (unknown)
         # until the server refuses something because of it, or False once it refuses the header.
         self.conditional: bool | None = None if self._fs.endpoint_url else True
@@ -161,13 +161,13 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request("list_objects_v2", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
+                self.request("list_objects_v2", Bucket=self.bucket, Prefix=self.folder + prefix, **token),
                 action="list",
                 name=None,
                 permission="s3:ListBucket",
             )
             for item in page.get("Contents", ()):
-                name = item["Key"][len(self._folder) :]
+                name = item["Key"][len(self.folder) :]
                 # Consoles mark folders by empty objects whose key ends with a slash.
                 if name and not name.endswith("/"):
                     yield ObjectInfo(name, item["Size"])
@@ -184,11 +184,11 @@ class S3Storage:
         if self._pid == os.getpid():
             self.run(self._close(), action="close", name=None, permission="")
 
-    # The rest serves this module and s3_upload.
+    # The rest serves this module, s3_upload, and sources that are buckets.
 
     def key(self, name: str) -> str:
         """Key of an object in the bucket."""
-        key = self._folder + check_name(name)
+        key = self.folder + check_name(name)
         try:
             encoded = key.encode()
         except UnicodeEncodeError:
@@ -261,6 +261,24 @@ class S3Storage:
         """One attempt.  The only place where requests leave; tests put their faults here."""
         return await self._fs._call_s3(method, **arguments)  # noqa: SLF001 - the awaitable of call_s3
 
+    async def get_range(self, key: str, start: int, length: int) -> Ranged:
+        """The bytes of a range; fewer only if the object ends before (then ``total`` says where)."""
+
+        async def once() -> Ranged:
+            last = start + length - 1
+            try:
+                answer = await self.send(
+                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+                )
+            except Exception as error:
+                if code_of(error)[1] != _NOT_SATISFIABLE:
+                    raise
+                total = int((await self.request("head_object", Bucket=self.bucket, Key=key))["ContentLength"])
+                return Ranged(start, total, "", b"")
+            return await _body(answer, start, length)
+
+        return await acall(self.retry, once, is_transient)
+
     async def listed(self, key: str) -> Listed | None:
         """What a listing says about one key, or None if it is not there."""
         # The key itself sorts before all others that begin with it.
@@ -320,7 +338,7 @@ class S3Storage:
             raise UsageError(msg)
 
     def _get(self, key: str, name: str, start: int, length: int) -> Ranged:
-        return self.run(self._get_range(key, start, length), action="read", name=name, permission="s3:GetObject")
+        return self.run(self.get_range(key, start, length), action="read", name=name, permission="s3:GetObject")
 
     def _require_size(self, name: str, wanted: int, size: int) -> None:
         if wanted > size:
@@ -341,7 +359,7 @@ class S3Storage:
             while ahead or asked < end:
                 while asked < end and len(ahead) < _STREAM_AHEAD:
                     length = min(_STREAM_PIECE, end - asked)
-                    ahead.append((length, self.submit(self._get_range(key, asked, length))))
+                    ahead.append((length, self.submit(self.get_range(key, asked, length))))
                     asked += length
                 length, future = ahead.pop(0)
                 got = self.wait(future, action="read", name=name, permission="s3:GetObject")
@@ -369,24 +387,6 @@ class S3Storage:
                 raise StorageError(msg, object=name, fatal=True) from None
             return found.size
         return int(answer["ContentLength"])
-
-    async def _get_range(self, key: str, start: int, length: int) -> Ranged:
-        """The bytes of a range; fewer only if the object ends before (then ``total`` says where)."""
-
-        async def once() -> Ranged:
-            last = start + length - 1
-            try:
-                answer = await self.send(
-                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes={start}-{last}"}
-                )
-            except Exception as error:
-                if code_of(error)[1] != _NOT_SATISFIABLE:
-                    raise
-                total = int((await self.request("head_object", Bucket=self.bucket, Key=key))["ContentLength"])
-                return Ranged(start, total, "", b"")
-            return await _body(answer, start, length)
-
-        return await acall(self.retry, once, is_transient)
 
     async def _get_suffix(self, key: str, length: int) -> Ranged | None:
         """The last bytes, or None if the server cannot say."""
