@@ -40,6 +40,7 @@ class Pipeline:
         entropy: Gives nonces; called on the workers.
         decode_check: Open and decode every sealed block again before it is written: a fault of an encoder
             or of memory shows now, not when the backup is needed.
+        written: Told of each block after its last byte was written.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Pipeline:
         workers: int,
         entropy: Entropy = os.urandom,
         decode_check: bool = False,
+        written: Callable[[SealedBlock], None] | None = None,
     ) -> None:
         self._opener = opener_for(encoder.header, encoder.keys) if decode_check else None
         self._encoder = encoder
         self._write = write
         self._entropy = entropy
+        self._written = written
         self._depth = workers + 2
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-seal")
         self._pending: deque[Future[SealedBlock]] = deque()
@@ -98,6 +101,8 @@ class Pipeline:
         self._encoder.commit(block)
         for buffer in block.buffers:
             self._write(buffer)
+        if self._written is not None:
+            self._written(block)
 
     def close(self) -> None:
         """Stop the workers; what is not yet begun is dropped."""

@@ -7,7 +7,7 @@ Misuse raises ``UsageError`` before anything changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rozenfmt.errors import UsageError
@@ -102,6 +102,26 @@ class Encoder:
         self._machine.step(ArchiveEvent.HEADER)
         self._offset = len(self.header.section)
         return self.header.section
+
+    def replay(self, blocks: Iterable[tuple[bytes, bytes, int]]) -> None:
+        """Go on after blocks that an encoder with the same header and keys has written; instead of ``begin``.
+
+        For archives without streams and checkpoints; ``restore`` takes over any state.  What belongs into
+        the index besides the block table is the caller's to add.
+
+        Args:
+            blocks: Type, whole hash and length in bytes of each, from block 0 on.
+
+        Raises:
+            UsageError: This encoder was used.
+        """
+        self._machine.step(ArchiveEvent.HEADER)
+        self._offset = len(self.header.section)
+        for sequence, (block_type, whole_hash, length) in enumerate(blocks):
+            self.index.add_block(SealedBlock(block_type, sequence, length, whole_hash, b"", ()))
+            self._offset += length
+            self._chain = crypto.digest(self._chain, whole_hash)
+            self._next = self._committed = sequence + 1
 
     def open_stream(self, *, compression: Compression | None = None) -> StreamBuilder:
         """A builder for a new stream, with the next stream number.

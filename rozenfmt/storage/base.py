@@ -2,20 +2,20 @@
 
 A ``Storage`` is a folder of objects in some back-end; names in it are ``/``-separated
 strings.  Writing is explicit: an ``Upload`` shows nothing to anybody until ``commit``
-returns; ``discard`` removes every trace; garbage collection does neither.  Retries and
-resumption belong behind this door (see ``retry`` and ``Upload.checkpoint`` later), never
-in front of it.
+returns; ``discard`` removes every trace; garbage collection does neither.  Retries belong
+behind this door.  So does what it takes to go on with an upload after a crash: ``mark`` a position,
+``state_at`` says how to get there, ``Storage.resume`` goes on from it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ObjectInfo", "Storage", "Upload"]
+__all__ = ["Leftover", "Mark", "ObjectInfo", "Storage", "Upload", "UploadState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,54 @@ class ObjectInfo:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position in an upload from which its writer could go on.
+
+    Attributes:
+        offset: Bytes before it.
+        tail: The last of these bytes, as far as the storage cannot keep them yet.
+    """
+
+    offset: int
+    tail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadState:
+    """What it takes to go on with an unfinished upload; holds nothing secret.
+
+    Attributes:
+        name: Of the object.
+        mark: Where to go on; everything before it is in the storage, or in ``mark.tail``.
+        details: What the back-end needs: text, numbers, bytes, and lists and maps of them.
+    """
+
+    name: str
+    mark: Mark
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """An upload that somebody began and did not finish.
+
+    Attributes:
+        name: Of the object that it would become.
+        upload: What the back-end calls it.
+        begun_ns: When, in nanoseconds since 1970, by the storage's clock; 0 if it is not known.
+    """
+
+    name: str
+    upload: str
+    begun_ns: int = 0
+
+
 class Upload(Protocol):
     """One object on its way; not visible to readers before ``commit`` has returned.
 
-    States: open, committed, discarded, failed.  Any error makes it failed; a failed upload
-    can only be discarded.  Calls that the state does not allow raise ``UsageError``.
+    States: open, committed, discarded, failed, suspended.  Any error makes it failed; a failed
+    upload can only be discarded or suspended.  Calls that the state does not allow raise ``UsageError``.
     """
 
     name: str
@@ -44,8 +87,11 @@ class Upload(Protocol):
         """Accept the next bytes, blocking while the storage is slower (backpressure)."""
         ...
 
-    def commit(self) -> ObjectInfo:
+    def commit(self, *, keep: bool = False) -> ObjectInfo:
         """Make the object visible, whole and durable; compare its size with what was written.
+
+        Args:
+            keep: Do not discard after a failure: the caller discards or suspends.
 
         Raises:
             StorageError: It could not be made visible, or its size is wrong; then it is discarded.
@@ -61,6 +107,23 @@ class Upload(Protocol):
             StorageError: Traces are left; it may be called again.
 
         """
+        ...
+
+    def mark(self) -> Mark | None:
+        """Mark the current position; None where nothing of an unfinished upload could be kept."""
+        ...
+
+    def state_at(self, mark: Mark) -> UploadState | None:
+        """How to go on from a mark after a crash; None while bytes before it are still on their way.
+
+        Raises:
+            StorageError: Some of them were refused.
+
+        """
+        ...
+
+    def suspend(self) -> None:
+        """End without removing what is stored, for ``Storage.resume``; requests in flight are cancelled."""
         ...
 
 
@@ -116,4 +179,21 @@ class Storage(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove an object; ``StorageError`` if there is none."""
+        ...
+
+    def resume(self, state: UploadState) -> Upload | None:
+        """Go on with an unfinished upload; None if it is gone, or is not what it was.
+
+        Raises:
+            StorageError: The storage cannot be asked.
+
+        """
+        ...
+
+    def leftovers(self, prefix: str) -> Iterator[Leftover]:
+        """Unfinished uploads of objects whose name starts with ``prefix``, whoever began them."""
+        ...
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove what is stored of an unfinished upload; nothing happens if it is gone."""
         ...

@@ -18,7 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import ConflictError, StorageError, UsageError
-from rozenfmt.storage.base import ObjectInfo
+from rozenfmt.storage.base import Leftover, ObjectInfo
 from rozenfmt.storage.redact import Redactor
 from rozenfmt.storage.retry import RetryPolicy, call
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import TypeVar
 
+    from rozenfmt.storage.base import UploadState
+
     T = TypeVar("T")
 
 __all__ = ["GenericStorage"]
 
 _STREAM_PIECE: Final = 4 << 20
-_PARTIAL: Final = re.compile(r".*\.partial-[0-9a-f]{12}", re.DOTALL)
+_PARTIAL: Final = re.compile(r"(?P<name>.*)\.partial-[0-9a-f]{12}", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[\]{}]")
 _NAME_MAX: Final = 255
 
@@ -146,6 +148,29 @@ class GenericStorage:
         with self.explained("delete", name):
             self.info(path)
             self.fs.rm_file(path)
+
+    def resume(self, state: UploadState) -> None:  # noqa: ARG002 - fsspec cannot go on with a file that is not whole
+        """Nothing can be gone on with."""
+        return
+
+    def leftovers(self, prefix: str) -> Iterator[Leftover]:
+        """Unfinished uploads of objects whose name starts with ``prefix``; long names come shortened."""
+        folder = self._root + prefix.rpartition("/")[0]
+        for path in sorted(self._again("list", None, lambda: self._find(folder))):
+            name = path[len(self._root) :]
+            match = _PARTIAL.fullmatch(name)
+            if match is not None and name.startswith(prefix):
+                yield Leftover(match["name"], name)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove the file of an unfinished upload."""
+        if not _PARTIAL.fullmatch(leftover.upload):
+            msg = f"{self._where(leftover.upload)} is no unfinished upload; it is left alone"
+            raise StorageError(msg, object=leftover.name, fatal=True)
+        path = self.path(leftover.upload)
+        with self.explained("remove", leftover.name):
+            if self.exists(path):
+                self.fs.rm_file(path)
 
     def close(self) -> None:
         """Close the connection, as far as the file system lets others do it; use nothing afterwards."""

@@ -19,18 +19,20 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import ConflictError, StorageError
-from rozenfmt.storage.base import ObjectInfo
+from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rozenfmt.storage.base import UploadState
 
 __all__ = ["LocalStorage"]
 
 _STREAM_PIECE: Final = 4 << 20
 _READ_AHEAD: Final = 16 << 20
 _NAME_MAX: Final = 255
-_PARTIAL: Final = re.compile(r"\..*\.rozen-[0-9a-f]{8}\.partial", re.DOTALL)
+_PARTIAL: Final = re.compile(r"\.(?P<name>.*)\.rozen-[0-9a-f]{8}\.partial", re.DOTALL)
 
 _ADVICE: Final[dict[int, str]] = {
     errno.ENOSPC: "the file system is full; free some space and try again",
@@ -144,6 +146,41 @@ class LocalStorage:
             os.unlink(path)
             _sync_folder(os.path.dirname(path))
 
+    def resume(self, state: UploadState) -> LocalUpload | None:
+        """Go on with an unfinished upload; None if its file is gone, or too short."""
+        path = self._path(state.name)
+        partial = os.path.join(os.path.dirname(path), os.path.basename(state.details["partial"]))
+        if not _PARTIAL.fullmatch(os.path.basename(partial)):
+            return None
+        with _explained("open", partial, state.name):
+            try:
+                return LocalUpload(state.name, path, overwrite=False, resumed=(partial, state.mark.offset))
+            except (FileNotFoundError, _OtherFileError):
+                return None
+
+    def leftovers(self, prefix: str) -> Iterator[Leftover]:
+        """Unfinished uploads of objects whose name starts with ``prefix``; long names come shortened."""
+        for info in self._walk(self._root, "", prefix.rpartition("/")[0], (), partial=True):
+            folder, slash, file = info.name.rpartition("/")
+            match = _PARTIAL.fullmatch(file)
+            if match is not None and (folder + slash + match["name"]).startswith(prefix):
+                path = self._path(info.name)
+                with _explained("look at", path, info.name):
+                    begun = os.lstat(path).st_mtime_ns
+                yield Leftover(folder + slash + match["name"], info.name, begun)
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Remove the file of an unfinished upload."""
+        path = self._path(leftover.upload)
+        if not _PARTIAL.fullmatch(os.path.basename(path)):
+            msg = f"{path!r} is no unfinished upload; it is left alone"
+            raise StorageError(msg, object=leftover.name, fatal=True)
+        with _explained("remove", path, leftover.name):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                return
+
     def close(self) -> None:
         """Do nothing; a folder holds nothing open."""
 
@@ -183,7 +220,13 @@ class LocalStorage:
                 start += piece
 
     def _walk(
-        self, folder: str, inside: str, prefix: str, ancestors: tuple[tuple[int, int], ...]
+        self,
+        folder: str,
+        inside: str,
+        prefix: str,
+        ancestors: tuple[tuple[int, int], ...],
+        *,
+        partial: bool = False,
     ) -> Iterator[ObjectInfo]:
         with _explained("list", folder, inside or None):
             try:
@@ -202,14 +245,14 @@ class LocalStorage:
                         if folder_name.startswith(prefix) or prefix.startswith(folder_name):
                             # The slash gives a folder the place its objects have among all names.
                             found.append((folder_name, None))
-                    elif name.startswith(prefix) and not _PARTIAL.fullmatch(entry.name):
+                    elif name.startswith(prefix) and (_PARTIAL.fullmatch(entry.name) is not None) is partial:
                         size = _size_of_entry(entry)
                         if size is not None:
                             found.append((name, size))
         for name, size in sorted(found):
             if size is None:
                 below = os.path.join(folder, name[len(inside) : -1])
-                yield from self._walk(below, name, prefix, (*ancestors, identity))
+                yield from self._walk(below, name, prefix, (*ancestors, identity), partial=partial)
             else:
                 yield ObjectInfo(name, size)
 
@@ -224,18 +267,25 @@ class LocalUpload(BaseUpload):
         name: Name of the object.
         path: Absolute path of its file.
         overwrite: Whether an existing file is replaced.
+        resumed: Path of the hidden file and bytes in it, to go on with one.
 
     """
 
-    def __init__(self, name: str, path: str, *, overwrite: bool) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, path: str, *, overwrite: bool, resumed: tuple[str, int] | None = None) -> None:
+        super().__init__(name, 0 if resumed is None else resumed[1])
         self._path = path
         self._overwrite = overwrite
-        self._partial = _partial_path(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        self._partial = _partial_path(path) if resumed is None else resumed[0]
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags |= os.O_CREAT | os.O_EXCL if resumed is None else getattr(os, "O_NOFOLLOW", 0)
         self._fd: int | None = os.open(self._partial, flags, 0o666)
-        stat = os.fstat(self._fd)
-        self.identity = (stat.st_dev, stat.st_ino)  # by which a scan of the same folder knows to leave it out
+        status = os.fstat(self._fd)
+        self.identity = (status.st_dev, status.st_ino)  # by which a scan of the same folder knows to leave it out
+        if resumed is not None:
+            if not stat.S_ISREG(status.st_mode) or status.st_size < self.written:
+                raise _OtherFileError(errno.ESTALE, os.strerror(errno.ESTALE), self._partial)
+            os.ftruncate(self._fd, self.written)
+            os.lseek(self._fd, self.written, os.SEEK_SET)
 
     def __del__(self) -> None:
         # Gives the descriptor back, and nothing else: collection neither commits nor discards.
@@ -281,6 +331,17 @@ class LocalUpload(BaseUpload):
                 # Published by a rename before the failure, or discarded in part before.
                 return
 
+    def _mark(self) -> Mark | None:
+        return Mark(self.written)
+
+    def _details(self, mark: Mark) -> dict[str, Any] | None:  # noqa: ARG002 - everything written is there
+        with _explained("write", self._path, self.name):
+            os.fdatasync(self._descriptor()) if hasattr(os, "fdatasync") else os.fsync(self._descriptor())
+        return {"partial": os.path.basename(self._partial)}
+
+    def _suspend(self) -> None:
+        self._close()
+
     def _descriptor(self) -> int:
         if self._fd is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._partial)
@@ -290,6 +351,10 @@ class LocalUpload(BaseUpload):
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+class _OtherFileError(OSError):
+    """The hidden file is not the one that was left, or lost its end in a power cut."""
 
 
 def _partial_path(path: str) -> str:

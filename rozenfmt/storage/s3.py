@@ -17,7 +17,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rozenfmt.errors import RozenError, StorageError, UsageError
-from rozenfmt.storage.base import ObjectInfo
+from rozenfmt.storage.base import Leftover, ObjectInfo
 from rozenfmt.storage.redact import Redactor
 from rozenfmt.storage.retry import RetryPolicy, acall
 from rozenfmt.storage.s3_errors import FORBIDDEN, IntegrityError, code_of, explain, is_transient
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Coroutine, Iterator, Mapping
 
+    from rozenfmt.storage.base import UploadState
     from rozenfmt.storage.s3_upload import S3Upload
 
 __all__ = ["Listed", "S3Storage"]
@@ -178,6 +179,45 @@ class S3Storage:
     def delete(self, name: str) -> None:
         """Remove an object; ``StorageError`` if there is none."""
         self.run(self._delete(self.key(name), name), action="delete", name=name, permission="s3:DeleteObject")
+
+    def resume(self, state: UploadState) -> S3Upload | None:
+        """Go on with an unfinished upload, of which every part up to the mark must be there as it was sent."""
+        from rozenfmt.storage.s3_upload import S3Upload
+
+        upload = S3Upload.resumed(self, self.key(state.name), state)
+        work = upload.find_parts()
+        found = self.run(work, action="look at the parts of", name=state.name, permission="s3:ListMultipartUploadParts")
+        return upload if found else None
+
+    def leftovers(self, prefix: str) -> Iterator[Leftover]:
+        """Unfinished uploads of objects whose name starts with ``prefix``, by ListMultipartUploads."""
+        token: dict[str, str] = {}
+        while True:
+            page = self.run(
+                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
+                action="list the unfinished uploads in",
+                name=None,
+                permission="s3:ListBucketMultipartUploads",
+            )
+            for item in page.get("Uploads", ()):
+                begun = item.get("Initiated")
+                when = 0 if begun is None else int(begun.timestamp() * 1e9)
+                if item["Key"].startswith(self._folder + prefix):
+                    yield Leftover(item["Key"][len(self._folder) :], item["UploadId"], when)
+            if not page.get("IsTruncated"):
+                return
+            token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
+
+    def remove_leftover(self, leftover: Leftover) -> None:
+        """Abort an unfinished upload; other uploads are left alone."""
+        from rozenfmt.storage.s3_upload import abort
+
+        self.run(
+            abort(self, self.key(leftover.name), leftover.upload, check=False),
+            action=f"abort the upload {leftover.upload} of",
+            name=leftover.name,
+            permission="s3:AbortMultipartUpload",
+        )
 
     def close(self) -> None:
         """Close the connections; they are opened again when they are needed."""

@@ -3,13 +3,19 @@
 An object of one part or less is a single PutObject; a larger one is a multipart upload, invisible
 until CompleteMultipartUpload.  All parts but the last have one size, which some servers demand.
 Parts are numbered before they are sent and sent again under the same number, so no retry can
-store bytes twice.  The unfinished uploads of others are never listed, let alone aborted.
+store bytes twice.  A part is sent only while the oldest unaccepted one is near, so that little is
+lost when the upload has to go on from an earlier mark.
+
+After a crash the upload goes on with the next part after those that ListParts shows as they were
+sent; a part that was sent beyond the mark is replaced under its number.  The unfinished uploads of
+others are never aborted.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import datetime as dt
 import hashlib
 import io
 import re
@@ -18,18 +24,18 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rozenfmt.errors import ConflictError, StorageError, UsageError
-from rozenfmt.storage.base import ObjectInfo
+from rozenfmt.storage.base import Mark, ObjectInfo
 from rozenfmt.storage.retry import acall
 from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, IntegrityError, code_of, is_transient
 from rozenfmt.storage.upload import BaseUpload
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Mapping
 
+    from rozenfmt.storage.base import UploadState
     from rozenfmt.storage.s3 import Listed, S3Storage
 
-__all__ = ["S3Upload", "choose_part_size"]
+__all__ = ["S3Upload", "abort", "choose_part_size"]
 
 MIN_PART: Final = 5 << 20
 MAX_PART: Final = 5 << 30
@@ -40,6 +46,7 @@ _MIB: Final = 1 << 20
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 _MD5_OF_PARTS: Final = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _PRECONDITION_FAILED: Final = 412
+_NOT_IMPLEMENTED: Final = 501
 # What servers answer that know the header If-None-Match for GET only.
 _HEADER_REFUSED: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
 
@@ -80,13 +87,16 @@ class S3Upload(BaseUpload):
         key: Its key in the bucket.
         overwrite: Whether an existing object is replaced.
         part_size: Bytes of each part but the last.
+        written: Bytes that are there already, if it is resumed.
 
     """
 
     max_parts: ClassVar[int] = MAX_PARTS
 
-    def __init__(self, storage: S3Storage, name: str, key: str, *, overwrite: bool, part_size: int) -> None:
-        super().__init__(name)
+    def __init__(
+        self, storage: S3Storage, name: str, key: str, *, overwrite: bool, part_size: int, written: int = 0
+    ) -> None:
+        super().__init__(name, written)
         self._storage = storage
         self._key = key
         self._overwrite = overwrite
@@ -98,6 +108,47 @@ class S3Upload(BaseUpload):
         self._digests: list[bytes] = []
         self._in_flight: dict[int, Any] = {}
         self._etags: dict[int, str] = {}
+
+    @classmethod
+    def resumed(cls, storage: S3Storage, key: str, state: UploadState) -> S3Upload:
+        """An upload as its state says; whether the server still has it is for ``find_parts`` to see."""
+        details = state.details
+        upload = cls(
+            storage, state.name, key, overwrite=False, part_size=details["part_size"], written=state.mark.offset
+        )
+        upload._upload_id = details["upload"]
+        if details["began"]:
+            upload._began = dt.datetime.fromtimestamp(details["began"], dt.UTC)
+        for number, (digest, etag) in enumerate(details["parts"], 1):
+            upload._digests.append(digest)
+            upload._etags[number] = etag
+        upload._buffer.write(state.mark.tail)
+        return upload
+
+    async def find_parts(self) -> bool:
+        """Whether the server has every accepted part as it was sent.
+
+        Where listing parts is not allowed or not known, they are believed; completing would fail without them.
+        """
+        storage = self._storage
+        arguments = {"Bucket": storage.bucket, "Key": self._key, "UploadId": self._upload_id}
+        found: dict[int, tuple[str, int]] = {}
+        while True:
+            try:
+                page = await storage.request("list_parts", **arguments)
+            except Exception as error:
+                code, status = code_of(error)
+                if code == "NoSuchUpload" or status == NOT_FOUND:
+                    return False
+                if status in (FORBIDDEN, _NOT_IMPLEMENTED):
+                    return True
+                raise
+            for item in page.get("Parts", ()):
+                found[item["PartNumber"]] = (str(item["ETag"]).strip('"'), item["Size"])
+            if not page.get("IsTruncated"):
+                break
+            arguments["PartNumberMarker"] = page["NextPartNumberMarker"]
+        return all(found.get(number) == (etag.strip('"'), self._part_size) for number, etag in self._etags.items())
 
     def _write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
@@ -128,12 +179,34 @@ class S3Upload(BaseUpload):
         self._buffer = io.BytesIO()
         if self._upload_id is not None:
             self._storage.run(
-                self._abort(check=bool(interrupted)),
+                abort(self._storage, self._key, self._upload_id, check=bool(interrupted)),
                 action=f"abort the upload {self._upload_id} of",
                 name=self.name,
                 permission="s3:AbortMultipartUpload",
             )
             self._upload_id = None
+
+    def _mark(self) -> Mark | None:
+        # What was not begun costs nothing to begin again.
+        return None if self._upload_id is None else Mark(self.written, self._buffer.getvalue())
+
+    def _details(self, mark: Mark) -> dict[str, Any] | None:
+        self._collect()
+        parts = (mark.offset - len(mark.tail)) // self._part_size
+        if any(number <= parts for number in self._in_flight):
+            return None
+        return {
+            "upload": self._upload_id,
+            "part_size": self._part_size,
+            "began": None if self._began is None else self._began.timestamp(),
+            "parts": [[self._digests[number - 1], self._etags[number]] for number in range(1, parts + 1)],
+        }
+
+    def _suspend(self) -> None:
+        for future in self._in_flight.values():
+            future.cancel()
+        self._in_flight.clear()
+        self._buffer = io.BytesIO()
 
     def _seal(self) -> None:
         """Hand the buffer over as the next part; waits while enough parts are in flight."""
@@ -148,6 +221,9 @@ class S3Upload(BaseUpload):
         data, self._buffer = self._buffer.getvalue(), io.BytesIO()
         digest = hashlib.md5(data, usedforsecurity=False).digest()
         self._slots.acquire()
+        oldest = min(self._in_flight, default=number)
+        if number - oldest >= self._storage.parallel:
+            self._accept(oldest)
         self._collect()
         # The work must not refer to the upload: one that is dropped is to be collected.
         future = self._storage.submit(
@@ -162,11 +238,13 @@ class S3Upload(BaseUpload):
         """Take in parts that were accepted; the first failure is raised."""
         for number, future in list(self._in_flight.items()):
             if finish or future.done():
-                etag = self._storage.wait(
-                    future, action=f"write part {number} of", name=self.name, permission="s3:PutObject"
-                )
-                self._etags[number] = etag
-                del self._in_flight[number]
+                self._accept(number)
+
+    def _accept(self, number: int) -> None:
+        self._etags[number] = self._storage.wait(
+            self._in_flight[number], action=f"write part {number} of", name=self.name, permission="s3:PutObject"
+        )
+        del self._in_flight[number]
 
     async def _begin(self) -> str:
         # The race is decided at commit; this saves sending terabytes that cannot be committed.
@@ -329,20 +407,28 @@ class S3Upload(BaseUpload):
         where = self._storage.redactor.text(self._storage.where(self.name))
         return ConflictError(f"{where} exists; choose another name, or ask for overwriting")
 
-    async def _abort(self, *, check: bool) -> None:
-        """Abort our own upload; with ``check``, make sure that no part arrived after that."""
-        storage = self._storage
-        arguments = {"Bucket": storage.bucket, "Key": self._key, "UploadId": self._upload_id}
 
-        async def once() -> None:
-            with contextlib.suppress(_Gone):
-                await _gone(storage, "abort_multipart_upload", arguments)
-                if check:
-                    await _gone(storage, "list_parts", arguments)
-                    msg = "parts are left after the upload was aborted"
-                    raise IntegrityError(msg)
+async def abort(storage: S3Storage, key: str, upload_id: str, *, check: bool) -> None:
+    """Abort an upload; nothing happens if it is gone.
 
-        await acall(storage.retry, once, is_transient)
+    Args:
+        storage: The bucket.
+        key: Key of the object.
+        upload_id: The upload.
+        check: Make sure that no part arrived after that.
+
+    """
+    arguments = {"Bucket": storage.bucket, "Key": key, "UploadId": upload_id}
+
+    async def once() -> None:
+        with contextlib.suppress(_Gone):
+            await _gone(storage, "abort_multipart_upload", arguments)
+            if check:
+                await _gone(storage, "list_parts", arguments)
+                msg = "parts are left after the upload was aborted"
+                raise IntegrityError(msg)
+
+    await acall(storage.retry, once, is_transient)
 
 
 class _Gone(Exception):  # noqa: N818 - not an error

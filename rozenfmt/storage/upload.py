@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import StorageError, UsageError
+from rozenfmt.storage.base import UploadState
 
 if TYPE_CHECKING:
-    from rozenfmt.storage.base import ObjectInfo
+    from rozenfmt.storage.base import Mark, ObjectInfo
 
 __all__ = ["TRANSITIONS", "BaseUpload", "Event", "State", "as_view", "check_name", "check_range"]
 
@@ -26,6 +27,7 @@ class State(Enum):
     COMMITTED = auto()
     FAILED = auto()
     DISCARDED = auto()
+    SUSPENDED = auto()
 
 
 class Event(Enum):
@@ -35,9 +37,10 @@ class Event(Enum):
     COMMIT = auto()
     FAIL = auto()
     DISCARD = auto()
+    SUSPEND = auto()
 
 
-# A pair that is missing is a misuse, and changes nothing.  Discarding what was committed is
+# A pair that is missing is a misuse, and changes nothing.  Discarding or suspending what has ended is
 # allowed and does nothing, so that ``finally: upload.discard()`` is a correct program.
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.OPEN, Event.WRITE): State.OPEN,
@@ -47,6 +50,11 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.FAILED, Event.DISCARD): State.DISCARDED,
     (State.DISCARDED, Event.DISCARD): State.DISCARDED,
     (State.COMMITTED, Event.DISCARD): State.COMMITTED,
+    (State.OPEN, Event.SUSPEND): State.SUSPENDED,
+    (State.FAILED, Event.SUSPEND): State.SUSPENDED,
+    (State.COMMITTED, Event.SUSPEND): State.COMMITTED,
+    (State.SUSPENDED, Event.SUSPEND): State.SUSPENDED,
+    (State.SUSPENDED, Event.DISCARD): State.SUSPENDED,
 }
 
 
@@ -55,13 +63,14 @@ class BaseUpload(ABC):
 
     Args:
         name: Name of the object within its storage.
+        written: Bytes of it that are there already, if it is resumed.
 
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, written: int = 0) -> None:
         self.name = name
         self._state = State.OPEN
-        self._written = 0
+        self._written = written
 
     @property
     def written(self) -> int:
@@ -94,8 +103,11 @@ class BaseUpload(ABC):
             raise
         self._written += len(view)
 
-    def commit(self) -> ObjectInfo:
+    def commit(self, *, keep: bool = False) -> ObjectInfo:
         """Make the object visible, whole and durable.
+
+        Args:
+            keep: Do not discard after a failure: the caller discards or suspends.
 
         Raises:
             UsageError: The upload is not open.
@@ -108,7 +120,7 @@ class BaseUpload(ABC):
             info = self._commit()
         except BaseException as error:
             self._state = self._next(Event.FAIL)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not keep:
                 self._discard_after(error)
             raise
         self._state = committed
@@ -125,6 +137,47 @@ class BaseUpload(ABC):
         if after is not self._state:
             self._discard()
             self._state = after
+
+    def mark(self) -> Mark | None:
+        """Mark the current position, to go on from after a crash.
+
+        Returns:
+            None where nothing of an unfinished upload could be kept.
+
+        Raises:
+            UsageError: The upload is not open.
+
+        """
+        self._next(Event.WRITE)
+        return self._mark()
+
+    def state_at(self, mark: Mark) -> UploadState | None:
+        """How to go on from a mark; None while bytes before it are still on their way.
+
+        Raises:
+            UsageError: The upload is not open.
+            StorageError: Some of them were refused; the upload can only be discarded or suspended now.
+
+        """
+        self._next(Event.WRITE)
+        try:
+            details = self._details(mark)
+        except BaseException:
+            self._state = self._next(Event.FAIL)
+            raise
+        return None if details is None else UploadState(self.name, mark, details)
+
+    def suspend(self) -> None:
+        """End without removing what is stored, so that it can be resumed; does nothing after a commit.
+
+        Raises:
+            UsageError: The upload was discarded.
+
+        """
+        after = self._next(Event.SUSPEND)
+        if after is not self._state:
+            self._state = after
+            self._suspend()
 
     def _next(self, event: Event) -> State:
         try:
@@ -151,6 +204,18 @@ class BaseUpload(ABC):
     @abstractmethod
     def _discard(self) -> None:
         """Remove what there is of the object; may be called again if it raised."""
+
+    def _mark(self) -> Mark | None:
+        """Mark the position that was reached; None if this back-end cannot go on with uploads."""
+        return None
+
+    def _details(self, mark: Mark) -> dict[str, Any] | None:
+        """What it takes to go on from a mark that ``_mark`` gave; None if it is too early."""
+        raise NotImplementedError
+
+    def _suspend(self) -> None:
+        """Let go of files and requests, and leave what is stored."""
+        raise NotImplementedError
 
 
 def as_view(data: bytes | bytearray | memoryview) -> memoryview:

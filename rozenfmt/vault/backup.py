@@ -12,9 +12,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from rozenfmt.errors import ConflictError, SignatureError, SourceError, StorageError, UsageError
+from rozenfmt.errors import ConflictError, RozenError, SignatureError, SourceError, StorageError, UsageError
 from rozenfmt.format import records
 from rozenfmt.format.codecs import Compression
 from rozenfmt.format.limits import MAX_DECODED, MAX_SNAP_ROWS
@@ -29,9 +29,11 @@ from .capture import Capture
 from .catalog import Catalog, SetState
 from .content import ContentStore
 from .editions import HostState
+from .journal import Journal
 from .nodewriter import NodeWriter
 from .output import ArchiveOutput, Sealing
 from .results import BackupResult, Command
+from .resumption import Resumption
 
 if TYPE_CHECKING:
     from rozenfmt.events import ProgressCallback
@@ -92,6 +94,7 @@ class Job:
     data_size: int = DATA_SIZE
     workers: int = 0
     decode_check: bool = True
+    request: dict[str, Any] = field(default_factory=dict)
     restore: Callable[[bytes, bytes, bytes], None] | None = None
     progress: ProgressCallback | None = None
 
@@ -165,12 +168,45 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
     if row.state is not HostState.ACTIVE or row.verify_key != host.signing.verify_key.ed25519:
         msg = f"the host {host.label!r} was retired, or has another key in this vault: ask its owner to enrol it"
         raise SignatureError(msg)
+    journal = Journal.adopt(os.path.dirname(catalog.path), host.host_id, {"name": job.set_name, **job.request})
+    try:
+        result = _run(storage, view, host, catalog, job, journal)
+    except BaseException as error:
+        # What would only happen again is no reason to begin again; without uploads there is nothing to keep either.
+        if journal.empty and isinstance(error, RozenError) and not _is_passing(error):
+            journal.remove()
+        raise
+    else:
+        journal.remove()
+    finally:
+        journal.close()
+    open_conflicts = [c for c in result.conflicts if c.answer == "withhold"]
+    if open_conflicts:
+        first = os.fsdecode(open_conflicts[0].path)
+        msg = (
+            f"the content of {len(open_conflicts)} files of a write-once set has changed, {first!r} among them; the "
+            "snapshot keeps what was stored before, everything else was backed up. Say what to do (on_conflict)"
+        )
+        conflict = ConflictError(msg)
+        conflict.result = result
+        raise conflict
+    return result
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and not error.fatal
+
+
+def _run(
+    storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, job: Job, journal: Journal
+) -> BackupResult:
+    """Make the snapshot, with as many attempts as it takes."""
     started = time.monotonic()
     notes = []
     if catalog.set_aside is not None:
         notes.append(f"the host's cache was damaged and set aside as {catalog.set_aside}")
     for attempt in range(_ATTEMPTS):
-        work = _Run(storage, view, host, catalog, job, notes=notes)
+        work = _Run(storage, view, host, catalog, job, journal, notes=notes)
         try:
             result = work.make()
         except _Missing as missing:
@@ -185,24 +221,17 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
             )
             continue
         except sqlite3.Error as error:
-            work.discard()
             msg = f"the host's cache fails ({error}): nothing was committed; see whether its disk is full"
-            raise StorageError(msg) from error
-        except BaseException:
-            work.discard()
+            failure = StorageError(msg)
+            work.give_up(failure)
+            raise failure from error
+        except BaseException as error:
+            work.give_up(error)
             raise
         break
+    if journal.broken is not None:
+        result.notes.append(f"the run could not have been resumed: its journal cannot be written ({journal.broken})")
     result.seconds = time.monotonic() - started
-    open_conflicts = [c for c in result.conflicts if c.answer == "withhold"]
-    if open_conflicts:
-        first = os.fsdecode(open_conflicts[0].path)
-        msg = (
-            f"the content of {len(open_conflicts)} files of a write-once set has changed, {first!r} among them; the "
-            "snapshot keeps what was stored before, everything else was backed up. Say what to do (on_conflict)"
-        )
-        conflict = ConflictError(msg)
-        conflict.result = result
-        raise conflict
     return result
 
 
@@ -216,6 +245,7 @@ class _Run:
         host: HostKey,
         catalog: Catalog,
         job: Job,
+        journal: Journal,
         *,
         notes: list[str],
     ) -> None:
@@ -224,11 +254,13 @@ class _Run:
         self._host = host
         self._catalog = catalog
         self._job = job
+        self._journal = journal
         self._result = BackupResult(set_name=job.set_name, mode=job.mode.name.lower(), notes=notes)
         self._begun = time.time_ns()
         self._clock = time.monotonic()
         self._output: ArchiveOutput | None = None
         self._store: ContentStore | None = None
+        self._resumption: Resumption | None = None
         self._usable: dict[int, bool] = {}
         self._links = LinkGroups(os.urandom)
 
@@ -243,9 +275,9 @@ class _Run:
         sequence = max(self._listing.sequence, catalog.highest_sequence()) + 1
         baseline = Baseline(catalog, state.number, known=state.snapshot is not None, locate=self._locate)
         sealing = Sealing(host, self._view.current_epoch, job.suite, job.workers, job.decode_check)
-        archive_id = os.urandom(16)
-        number = catalog.archive_number(archive_id, Kind.METADATA)
-        name = layout.meta_name(host.host_id, sequence, archive_id)
+        remains = Resumption(self._storage, catalog, self._journal, sealing, self._listing.has)
+        self._resumption = remains
+        remains.data()
         self._store = store = ContentStore(
             self._storage,
             catalog,
@@ -255,8 +287,24 @@ class _Run:
             big=not baseline.known and _is_big(job.sources, job.data_size),
             usable=self._is_usable,
             collision=self._collision,
+            journal=self._journal,
+            resumed=remains.outputs,
         )
-        self._output = output = ArchiveOutput(self._storage, name, archive_id, Kind.METADATA, sealing)
+        heads = b"".join(sorted(self._view.digests))
+        found = remains.metadata(sequence, heads, usable=self._is_usable)
+        if found is None:
+            archive_id = os.urandom(16)
+            name = layout.meta_name(host.host_id, sequence, archive_id)
+            number = catalog.archive_number(archive_id, Kind.METADATA)
+            numbered: Sequence[int] = ()
+            self._output = output = ArchiveOutput.begin(
+                self._storage, name, archive_id, Kind.METADATA, sealing, journal=self._journal, bound=heads
+            )
+        else:
+            number, output, numbered = found
+            self._output = output
+            sequence = remains.sequence_of(output)
+        self._result.notes += remains.drop_rest()
         writer = NodeWriter(
             output,
             number,
@@ -265,23 +313,32 @@ class _Run:
             set_number=state.number,
             usable=self._is_usable,
             reuse=state.leans <= _LEAN_ON,
+            numbered=numbered,
         )
-        writer.keyring(self._view.raw_heads)
+        if found is None:
+            writer.keyring(self._view.raw_heads)
         root, place = self._capture(writer, store, baseline)
-        store.finish()
+        store.finish(needed=numbered)
         length_of = self._confirm(writer)
         body = self._body(state, sequence, root, (writer.reference(place[0]), *place[1:]))
         writer.close(length_of, body)
         output.finish()
         self._remember(state, sequence, root, number, writer)
+        output.settled()
         return self._done(body)
 
     def discard(self) -> None:
         """Leave nothing half-written."""
+        self.give_up(UsageError())
+
+    def give_up(self, error: BaseException) -> None:
+        """End without a snapshot; what the next run can go on with is left to it."""
+        if self._resumption is not None:
+            self._resumption.give_up(error, taken=self._store is not None)
         if self._store is not None:
-            self._store.discard()
+            self._store.give_up(error)
         if self._output is not None:
-            self._output.discard()
+            self._output.give_up(error)
 
     # --- what is there --------------------------------------------------------------------------
 
@@ -479,7 +536,9 @@ class _Run:
         result.snapshot_id = output.archive_id.hex()
         result.sequence = body.sequence
         result.archives = [*store.archives, (output.name, output.length)]
-        result.stored_bytes = store.stored + output.length
+        result.stored_bytes = store.stored + output.written
+        assert self._resumption is not None
+        result.resumed_bytes = self._resumption.stored
         result.read_bytes = store.read
         self._captured.emit(b"")
         return result

@@ -241,6 +241,20 @@ class Catalog:
             row = self._db.execute("SELECT number FROM archives WHERE id = ?", (archive_id,)).fetchone()
         return int(row[0])
 
+    def id_of(self, number: int) -> bytes:
+        """Id of an archive that has a local number."""
+        return bytes(self._db.execute("SELECT id FROM archives WHERE number = ?", (number,)).fetchone()[0])
+
+    def numbers_of(self, ids: Iterable[bytes]) -> list[int] | None:
+        """Local numbers of archives; None if one of them is not known."""
+        found = []
+        for one in ids:
+            row = self._db.execute("SELECT number FROM archives WHERE id = ?", (one,)).fetchone()
+            if row is None:
+                return None
+            found.append(int(row[0]))
+        return found
+
     def archives(self) -> dict[int, tuple[bytes, int, int]]:
         """Complete archives: id, kind and length by local number."""
         rows = self._db.execute("SELECT number, id, kind, length FROM archives WHERE length IS NOT NULL")

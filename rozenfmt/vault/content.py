@@ -25,10 +25,13 @@ from .catalog import Place
 from .output import ArchiveOutput
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from rozenfmt.format.codecs import Compression
     from rozenfmt.storage.base import Storage
 
     from .catalog import Catalog
+    from .journal import Journal
     from .output import Sealing
 
 __all__ = ["ContentStore", "Parts"]
@@ -87,6 +90,8 @@ class ContentStore:
         big: Whether the run is expected to fill at least one archive; else they go to the arena.
         usable: Whether an archive of this local number may be referred to.
         collision: Told of an id that stands for contents of different sizes.
+        journal: Where the progress of archives is kept.
+        resumed: Archives to go on with, by local number; what is in them is in the catalog.
 
     Attributes:
         stored: Bytes of the complete archives.
@@ -106,6 +111,8 @@ class ContentStore:
         big: bool,
         usable: Callable[[int], bool],
         collision: Callable[[bytes], None],
+        journal: Journal | None = None,
+        resumed: dict[int, ArchiveOutput] | None = None,
     ) -> None:
         self._storage = storage
         self._catalog = catalog
@@ -119,6 +126,9 @@ class ContentStore:
         self._output: ArchiveOutput | None = None
         self._number = 0
         self._mixed: tuple[ArchiveOutput, int] | None = None
+        self._journal = journal
+        self._waiting = dict(resumed or {})
+        self._wanted: set[int] = set()  # those of them that something refers to
         self._pieces_in = 0
         self._pack = PiecesBuilder(b"PACK", compression=compression)
         self._open: dict[bytes, tuple[int, int]] = {}
@@ -126,7 +136,7 @@ class ContentStore:
         self._blocks = array("q", [-1])
         self.stored = 0
         self.archives: list[tuple[str, int]] = []
-        self.own: set[int] = set()
+        self.own: set[int] = set(self._waiting)
         self.read = 0
 
     @property
@@ -137,8 +147,8 @@ class ContentStore:
     @property
     def written(self) -> int:
         """Bytes stored so far, archives under way included."""
-        waiting = self._mixed[0].stored if self._mixed is not None else 0
-        return self.stored + waiting + (self._output.stored if self._output is not None else 0)
+        waiting = self._mixed[0].written if self._mixed is not None else 0
+        return self.stored + waiting + (self._output.written if self._output is not None else 0)
 
     def resolve(self, place: Place) -> Place:
         """A place with its block's number."""
@@ -167,6 +177,8 @@ class ContentStore:
         found = self._catalog.find_piece(one)
         if found is not None and self._usable(found[0]):
             if found[3] == size:
+                if self._waiting:
+                    self._wanted.add(found[0])
                 return one, found[:3]
             self._collision(one)  # never trusted: stored apart
         if not self._pack.fits(size):
@@ -187,7 +199,9 @@ class ContentStore:
         if not self._pack.count:
             return
         assert self._output is not None
-        sequence = self._output.submit(self._pack.seal())
+        sequence = self._output.encoder.next_sequence
+        self._output.note((one, sequence, piece, size) for one, (piece, size) in self._open.items())
+        self._output.submit(self._pack.seal())
         self._blocks[-1] = sequence
         self._output.encoder.index.add_content(self._open, sequence)
         self._catalog.add_pieces(
@@ -216,13 +230,27 @@ class ContentStore:
             self._mixed = None
 
     def _begin(self, size: int | None = None) -> None:
+        waiting = next((n for n, output in self._waiting.items() if output.own is (size is not None)), None)
+        if waiting is not None:
+            self._number = waiting
+            self._output = self._waiting.pop(waiting)
+            self._pieces_in = 0
+            return
         archive_id = os.urandom(16)
         arena = size is None and not self._big
         name = layout.data_name(self._sealing.host.host_id, archive_id, arena=arena)
         self._number = self._catalog.archive_number(archive_id, Kind.DATA)
         self.own.add(self._number)
-        expected = size if size is not None else self._target if self._big else None
-        self._output = ArchiveOutput(self._storage, name, archive_id, Kind.DATA, self._sealing, expected_size=expected)
+        self._output = ArchiveOutput.begin(
+            self._storage,
+            name,
+            archive_id,
+            Kind.DATA,
+            self._sealing,
+            journal=self._journal,
+            expected_size=size if size is not None else self._target if self._big else None,
+            own=size is not None,
+        )
         self._pieces_in = 0
 
     def _end(self) -> None:
@@ -235,19 +263,34 @@ class ContentStore:
             return
         output.finish()
         self._output = None
-        self._catalog.complete_data(self._number, output.length)
-        self.archives.append((output.name, output.length))
-        self.stored += output.length
+        self._complete(output, self._number)
 
-    def finish(self) -> None:
-        """Store what is left; afterwards every place can be resolved and every archive is complete."""
+    def _complete(self, output: ArchiveOutput, number: int) -> None:
+        self._catalog.complete_data(number, output.length)
+        output.settled()
+        self.archives.append((output.name, output.length))
+        self.stored += output.written
+
+    def finish(self, needed: Container[int] = ()) -> None:
+        """Store what is left; afterwards every place can be resolved and every archive is complete.
+
+        Args:
+            needed: Archives that are referred to in any case.
+        """
         self.flush()
         self._end()
+        for number, output in list(self._waiting.items()):
+            if number in self._wanted or number in needed:
+                output.finish()
+                self._complete(output, number)
+            else:  # its files are not there any more, or are other ones
+                output.discard()
+            del self._waiting[number]
 
-    def discard(self) -> None:
-        """Give up what is not complete."""
-        if self._output is not None:
-            self._output.discard()
-        if self._mixed is not None:
-            self._mixed[0].discard()
+    def give_up(self, error: BaseException) -> None:
+        """End without a snapshot: what can be gone on with is left for the next run."""
+        for output in (self._output, *([self._mixed[0]] if self._mixed is not None else []), *self._waiting.values()):
+            if output is not None:
+                output.give_up(error)
         self._output = self._mixed = None
+        self._waiting = {}

@@ -115,6 +115,7 @@ class NodeWriter:
         set_number: The set, for leaves in the catalog.
         usable: Whether an archive of this local number may be referred to.
         reuse: Take over nodes of older archives.
+        numbered: For an archive that is resumed: local numbers of the archives in its ``XREF``, from row 1 on.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class NodeWriter:
         set_number: int,
         usable: Callable[[int], bool],
         reuse: bool,
+        numbered: Sequence[int] = (),
     ) -> None:
         self._output = output
         self.number = number
@@ -147,10 +149,15 @@ class NodeWriter:
         self._attribute_places: OrderedDict[bytes, Place] = OrderedDict()
         self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
         self._fresh: dict[bytes, Place] = {}
-        self._numbers: dict[int, int] = {number: 0}
+        self._numbers: dict[int, int] = {one: row for row, one in enumerate((number, *numbered))}
+        output.numbers = self._ids_from
         self._live: Uses = {}
         self._directories_in: set[int] = set()
         self.written = 0
+
+    def _ids_from(self, known: int) -> list[bytes]:
+        """Ids of the archives numbered after so many rows, for the journal."""
+        return [self._catalog.id_of(archive) for archive in list(self._numbers)[known + 1 :]]
 
     # --- keys -----------------------------------------------------------------------------------
 
@@ -179,7 +186,9 @@ class NodeWriter:
 
     def _flush_attributes(self) -> None:
         if self._attributes.count:
-            block = self._attribute_blocks[-1] = self._output.submit(self._attributes.seal())
+            block = self._attribute_blocks[-1] = self._output.encoder.next_sequence
+            self._output.note((key, block, piece, 0) for key, piece in self._fresh_attributes)
+            self._output.submit(self._attributes.seal())
             self._catalog.add_nodes((key, self.number, block, piece) for key, piece in self._fresh_attributes)
             self._fresh_attributes = []
             self._attributes = PiecesBuilder(b"TREX")
@@ -342,11 +351,16 @@ class NodeWriter:
             else:
                 self._place_directory(pending)
         if self._builder.count:
-            self._output.submit(self._builder.seal())
-        self._catalog.add_nodes((key, *place) for key, place in self._fresh.items())
-        self._fresh = {}
+            self._seal()
         self._pending = []
         self._pending_bytes = 0
+
+    def _seal(self) -> None:
+        """Hand over the nodes that are in the block at hand."""
+        self._output.note((key, block, piece, 0) for key, (_, block, piece) in self._fresh.items())
+        self._output.submit(self._builder.seal())
+        self._catalog.add_nodes((key, *place) for key, place in self._fresh.items())
+        self._fresh = {}
 
     def _place_directory(self, pending: _Pending) -> None:
         if pending.inner:  # children of inner nodes are leaves or inner nodes of the same directory
@@ -400,9 +414,7 @@ class NodeWriter:
         )
         piece = nodes.join_node(logical, hints)
         if not self._builder.fits(len(piece)):
-            self._output.submit(self._builder.seal())
-            self._catalog.add_nodes((key, *place) for key, place in self._fresh.items())
-            self._fresh = {}
+            self._seal()
             self._builder = PiecesBuilder(b"TREE", target=TABLE_TARGET)
         number = self._builder.add(piece)
         # The number that this block will get: nothing else is submitted before it.

@@ -1,35 +1,43 @@
-"""One archive of a vault on its way into the storage: header for an epoch, encoder, pipeline, upload."""
+"""One archive of a vault on its way into the storage: header for an epoch, encoder, pipeline, upload, journal."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from rozenfmt.archive.pipeline import Pipeline, default_workers
 from rozenfmt.archive.writer import TempRuns
-from rozenfmt.errors import StorageError
+from rozenfmt.errors import RozenError, StorageError
 from rozenfmt.format import crypto
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.encoder import Encoder
-from rozenfmt.format.header import build_header
+from rozenfmt.format.header import build_header, parse_header
 from rozenfmt.format.index import IndexBuilder
 from rozenfmt.format.records import HeaderRecord
 from rozenfmt.format.registry import Kind, Right, StanzaType, Suite
 
+from .journal import Under
+
 if TYPE_CHECKING:
-    from rozenfmt.format.blocks import Draft
-    from rozenfmt.storage.base import Storage
+    from rozenfmt.format.blocks import Draft, SealedBlock
+    from rozenfmt.storage.base import Mark, Storage, Upload
 
     from .editions import Epoch
     from .hostkey import HostKey
+    from .journal import Journal, Row, Saved
 
 __all__ = ["HOST_ID_KEY", "PADDING", "ArchiveOutput", "Sealing"]
 
 HOST_ID_KEY: Final = 1
 PADDING: Final = (1024, 2048, 1024)
+
+# With parts of 8 MiB, four of them in flight, a crash costs at most 60 MiB that are sent once more:
+# a part, those in flight, a block, and what lies between two marks.
+_MARK_EVERY: Final = 16 << 20
+_TAIL: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,61 +62,141 @@ class Sealing:
 class ArchiveOutput:
     """An archive that is being written; nothing of it is visible before ``finish`` returns.
 
+    At a mark between two blocks, every 16 MiB or so, the journal learns how to go on from there.
+
     Args:
-        storage: The vault's folder.
-        name: Of the object.
-        archive_id: 16 random bytes.
-        kind: Data or metadata.
+        under: What it is.
+        keys: Its keys.
+        upload: Where it goes.
         sealing: Keys and ways.
-        expected_size: Bytes that it will have, as far as known.
+        journal: Where its progress is kept.
+        saved: How far it came before, for one that is resumed.
 
     Attributes:
-        archive_id: As given.
-        name: As given.
+        archive_id: 16 bytes.
+        name: Of the object.
+        own: Whether it holds one big content alone.
         length: Total length in bytes, once it is finished.
         foot_hash: Whole hash of ``FOOT``, once it is finished.
+        resumed: Bytes that were stored before.
     """
 
     def __init__(
         self,
+        under: Under,
+        keys: Keys,
+        upload: Upload,
+        sealing: Sealing,
+        *,
+        journal: Journal | None,
+        saved: Saved | None = None,
+    ) -> None:
+        self.archive_id = under.archive_id
+        self.name = under.name
+        self.own = under.own
+        self.length = 0
+        self.foot_hash = b""
+        self.resumed = upload.written
+        self.numbers: Callable[[int], list[bytes]] = lambda _known: []
+        self._under = under
+        self._upload = upload
+        self._journal = journal
+        self._saved = saved is not None  # whether the journal has it
+        self._blocks: list[tuple[int, bytes, bytes, int]] = []
+        self._pieces: deque[Row] = deque()
+        self._numbers_saved = 0
+        self._mark: tuple[Mark, int] | None = None
+        self._next_mark = upload.written + _MARK_EVERY
+        self._runs = TempRuns()
+        self.encoder = Encoder(
+            parse_header(under.header),
+            keys,
+            entropy=os.urandom,
+            signer_seed=sealing.host.signing.seed,
+            index=IndexBuilder(self._runs),
+        )
+        self._pipeline = Pipeline(
+            self.encoder,
+            upload.write,
+            workers=sealing.workers or default_workers(),
+            decode_check=sealing.decode_check,
+            written=None if journal is None else self._after_block,
+        )
+        if saved is None:
+            upload.write(self.encoder.begin())
+        else:
+            self.encoder.replay(saved.blocks)
+
+    @classmethod
+    def begin(
+        cls,
         storage: Storage,
         name: str,
         archive_id: bytes,
         kind: Kind,
         sealing: Sealing,
         *,
+        journal: Journal | None = None,
         expected_size: int | None = None,
-    ) -> None:
-        self.archive_id = archive_id
-        self.name = name
-        self.length = 0
-        self.foot_hash = b""
+        own: bool = False,
+        bound: bytes = b"",
+    ) -> ArchiveOutput:
+        """Begin an archive.
+
+        Args:
+            storage: The vault's folder.
+            name: Of the object.
+            archive_id: 16 random bytes.
+            kind: Data or metadata.
+            sealing: Keys and ways.
+            journal: Where its progress is kept.
+            expected_size: Bytes that it will have, as far as known.
+            own: It holds one big content alone.
+            bound: What must be the same when it is gone on with, besides the epoch.
+        """
         record, keys = _header(archive_id, kind, sealing)
-        self._runs = TempRuns()
-        self.encoder = Encoder(
-            build_header(record, keys),
-            keys,
-            entropy=os.urandom,
-            signer_seed=sealing.host.signing.seed,
-            index=IndexBuilder(self._runs),
-        )
-        self._upload = storage.create(name, expected_size=expected_size)
+        assert keys.secret is not None
+        section = build_header(record, keys).section
+        under = Under(archive_id, kind, own, name, sealing.epoch.id + bound, keys.secret, section)
+        upload = storage.create(name, expected_size=expected_size)
         try:
-            self._pipeline = Pipeline(
-                self.encoder,
-                self._upload.write,
-                workers=sealing.workers or default_workers(),
-                decode_check=sealing.decode_check,
-            )
-            self._upload.write(self.encoder.begin())
+            return cls(under, keys, upload, sealing, journal=journal)
         except BaseException:
-            self._upload.discard()
+            upload.discard()
             raise
+
+    @classmethod
+    def resume(cls, storage: Storage, saved: Saved, sealing: Sealing, journal: Journal) -> ArchiveOutput | None:
+        """Go on with an archive; None if its upload is gone."""
+        upload = storage.resume(saved.upload)
+        if upload is None:
+            return None
+        header = parse_header(saved.under.header)
+        keys = Keys.from_secret(header.suite, saved.under.archive_id, saved.under.secret)
+        keys = replace(keys, id_key=sealing.host.id_key)
+        journal.go_on(saved.under.archive_id, len(saved.blocks))
+        try:
+            output = cls(saved.under, keys, upload, sealing, journal=journal, saved=saved)
+        except BaseException:
+            upload.suspend()
+            raise
+        output._numbers_saved = len(journal.numbers(saved.under.archive_id))
+        return output
 
     @property
     def stored(self) -> int:
         """Bytes that were given out so far."""
         return self.encoder.offset
+
+    @property
+    def written(self) -> int:
+        """Bytes that this run gave out so far."""
+        return self.encoder.offset - self.resumed
+
+    def note(self, pieces: Iterable[Row]) -> None:
+        """Tell what is in a block that was submitted, for the journal."""
+        if self._journal is not None:
+            self._pieces.extend(pieces)
 
     def submit(self, draft: Draft) -> int:
         """Number a draft and have it sealed and written; waits while too many are under way."""
@@ -127,29 +215,76 @@ class ArchiveOutput:
         """Write index and footer, and make the archive visible.
 
         Raises:
-            StorageError: It could not be stored; nothing is left of it.
+            StorageError: It could not be stored. The caller suspends or discards it.
         """
-        try:
-            for buffer in self.close_blocks():
-                self._upload.write(buffer)
-            self._upload.commit()
-        except BaseException:
-            self.discard()
-            raise
+        for buffer in self.close_blocks():
+            self._upload.write(buffer)
+        if self._journal is not None and self._saved:
+            self._journal.ending(self.archive_id, self.encoder.offset, self._pieces)
+        self._upload.commit(keep=True)
         self.length = self.encoder.offset
         assert self.encoder.foot_hash is not None
         self.foot_hash = self.encoder.foot_hash
         self._close()
 
+    def settled(self) -> None:
+        """What the archive holds is noted elsewhere: the journal may forget it."""
+        if self._journal is not None and self._saved:
+            self._journal.drop(self.archive_id)
+            self._saved = False
+
+    def give_up(self, error: BaseException) -> None:
+        """Leave it for the next run if that can go on with it: not after what would only happen again."""
+        if self._saved and (not isinstance(error, RozenError) or (isinstance(error, StorageError) and not error.fatal)):
+            self._close()
+            self._upload.suspend()
+        else:
+            self.discard()
+
     def discard(self) -> None:
-        """Give it up; harmless when it is finished, or called again."""
+        """Remove what is stored of it; harmless when it is finished, or called again."""
         self._close()
-        with suppress(StorageError):  # what went wrong before is what matters; leftovers harm nobody
+        try:
             self._upload.discard()
+        except StorageError:
+            return  # what went wrong before is what matters; while it stands in the journal, it is not lost sight of
+        self.settled()
 
     def _close(self) -> None:
         self._pipeline.close()
         self._runs.close()
+
+    # --- the journal ----------------------------------------------------------------------------
+
+    def _after_block(self, block: SealedBlock) -> None:
+        self._blocks.append((block.sequence, block.type, block.whole_hash, block.length))
+        if self._mark is None and self.encoder.offset >= self._next_mark:
+            mark = self._upload.mark()
+            if mark is None:
+                self._next_mark = self.encoder.offset + _MARK_EVERY
+            # Right behind the boundary between two parts there is little to be written to the journal.
+            elif len(mark.tail) <= _TAIL or self.encoder.offset >= self._next_mark + _TAIL:
+                self._mark = mark, block.sequence + 1
+                self._next_mark = self.encoder.offset + _MARK_EVERY
+        if self._mark is not None:
+            self._save(*self._mark)
+
+    def _save(self, mark: Mark, count: int) -> None:
+        state = self._upload.state_at(mark)
+        if state is None:
+            return
+        assert self._journal is not None
+        blocks = [row for row in self._blocks if row[0] < count]
+        self._blocks = self._blocks[len(blocks) :]
+        pieces = []
+        while self._pieces and self._pieces[0][1] < count:
+            pieces.append(self._pieces.popleft())
+        numbers = self.numbers(self._numbers_saved)
+        rows = list(enumerate(numbers, self._numbers_saved + 1))
+        self._numbers_saved += len(rows)
+        self._journal.save(self._under, state, count=count, blocks=blocks, pieces=pieces, numbers=rows)
+        self._saved = True
+        self._mark = None
 
 
 def _header(archive_id: bytes, kind: Kind, sealing: Sealing) -> tuple[HeaderRecord, Keys]:

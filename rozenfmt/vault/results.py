@@ -103,6 +103,7 @@ class BackupResult:
         content_bytes: Bytes of content in the snapshot.
         read_bytes: Bytes that were read to find out what is new.
         stored_bytes: Bytes written to the storage.
+        resumed_bytes: Bytes of archives that an interrupted run had stored, and that this one went on with.
         archives: Objects written: name and length in bytes, the snapshot's own last.
         leans_on: How many other metadata archives, and how many data archives, the snapshot refers to.
         moves: What was moved (the first 16,384).
@@ -130,6 +131,7 @@ class BackupResult:
     content_bytes: int = 0
     read_bytes: int = 0
     stored_bytes: int = 0
+    resumed_bytes: int = 0
     archives: list[tuple[str, int]] = field(default_factory=list)
     leans_on: tuple[int, int] = (0, 0)
     moves: list[Move] = field(default_factory=list)

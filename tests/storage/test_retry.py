@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -95,6 +96,9 @@ class Scripted(BaseUpload):
     def _discard(self) -> None:
         self.hook("discard")
 
+    def _suspend(self) -> None:
+        self.hook("suspend")
+
 
 def reach(state: State) -> Scripted:
     upload = Scripted(frozenset({"write"}) if state is State.FAILED else frozenset())
@@ -102,6 +106,8 @@ def reach(state: State) -> Scripted:
         upload.commit()
     elif state is State.DISCARDED:
         upload.discard()
+    elif state is State.SUSPENDED:
+        upload.suspend()
     elif state is State.FAILED:
         with pytest.raises(StorageError):
             upload.write(b"x")
@@ -110,14 +116,17 @@ def reach(state: State) -> Scripted:
     return upload
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, [Event.WRITE, Event.COMMIT, Event.DISCARD])))
+@pytest.mark.parametrize(
+    ("state", "event"), list(itertools.product(State, [event for event in Event if event is not Event.FAIL]))
+)
 def test_transitions(state: State, event: Event) -> None:
     upload = reach(state)
     upload.fails = frozenset()
-    act = {
+    act: dict[Event, Callable[[], object]] = {
         Event.WRITE: lambda: upload.write(b"x"),
         Event.COMMIT: upload.commit,
         Event.DISCARD: upload.discard,
+        Event.SUSPEND: upload.suspend,
     }
     after = TRANSITIONS.get((state, event))
     if after is None:
@@ -128,7 +137,7 @@ def test_transitions(state: State, event: Event) -> None:
     else:
         act[event]()
         assert upload.state is after
-        assert upload.calls == ([] if state in {State.COMMITTED, State.DISCARDED} else [event.name.lower()])
+        assert upload.calls == ([] if state not in {State.OPEN, State.FAILED} else [event.name.lower()])
 
 
 def test_failed_commit_discards() -> None:
@@ -137,6 +146,14 @@ def test_failed_commit_discards() -> None:
         upload.commit()
     assert upload.calls == ["commit", "discard"]
     assert upload.state is State.DISCARDED
+
+
+def test_failed_commit_may_be_suspended() -> None:
+    upload = Scripted(frozenset({"commit"}))
+    with pytest.raises(StorageError):
+        upload.commit(keep=True)
+    upload.suspend()
+    assert upload.calls == ["commit", "suspend"]
 
 
 def test_second_failure_does_not_hide_the_first() -> None:
