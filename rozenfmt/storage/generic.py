@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import ConflictError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, ObjectInfo
-from rozenfmt.storage.redact import Redactor
+from rozenfmt.storage.redact import Redactor, server_of
 from rozenfmt.storage.retry import RetryPolicy, call
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
 
@@ -66,6 +66,7 @@ class GenericStorage:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None) -> None:
         self.redactor = Redactor(url, options)
+        self.server = server_of(options)
         self.retry = retry or RetryPolicy()
         self.url = self.redactor.text(url)
         self._pid = os.getpid()

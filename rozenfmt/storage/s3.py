@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rozenfmt.errors import RozenError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, ObjectInfo
-from rozenfmt.storage.redact import Redactor
+from rozenfmt.storage.redact import Redactor, server_of
 from rozenfmt.storage.retry import RetryPolicy, acall
 from rozenfmt.storage.s3_errors import FORBIDDEN, IntegrityError, code_of, explain, is_transient
 from rozenfmt.storage.upload import check_name, check_range
@@ -85,6 +85,7 @@ class S3Storage:
             msg = "at least one part must be in flight"
             raise UsageError(msg)
         self.redactor = Redactor(url, options)
+        self.server = server_of(options)
         self.retry = retry or RetryPolicy()
         self.parallel = parallel
         self._pid = os.getpid()
@@ -194,7 +195,7 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
+                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self.folder + prefix, **token),
                 action="list the unfinished uploads in",
                 name=None,
                 permission="s3:ListBucketMultipartUploads",
@@ -202,8 +203,8 @@ class S3Storage:
             for item in page.get("Uploads", ()):
                 begun = item.get("Initiated")
                 when = 0 if begun is None else int(begun.timestamp() * 1e9)
-                if item["Key"].startswith(self._folder + prefix):
-                    yield Leftover(item["Key"][len(self._folder) :], item["UploadId"], when)
+                if item["Key"].startswith(self.folder + prefix):
+                    yield Leftover(item["Key"][len(self.folder) :], item["UploadId"], when)
             if not page.get("IsTruncated"):
                 return
             token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
