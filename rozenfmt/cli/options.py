@@ -16,7 +16,17 @@ import rozenfmt as rz
 from .keyfiles import identities_from, read_small, verify_key_from
 from .output import Output
 
-__all__ = ["Reading", "State", "byte_size", "command", "key_options", "reading", "storage", "storage_named"]
+__all__ = [
+    "Reading",
+    "State",
+    "byte_size",
+    "command",
+    "key_options",
+    "options_from",
+    "reading",
+    "storage",
+    "storage_named",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -124,7 +134,7 @@ def storage_named(*names: str) -> Callable[[Command], Command]:
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
         def call(*args: Any, storage_option: tuple[str, ...], storage_options_file: str | None, **rest: Any) -> Any:
-            options = _storage_options(storage_option, storage_options_file)
+            options = options_from(storage_option, storage_options_file, "storage option")
             return function(*args, storage_options=options, **rest)
 
         file = click.option(
@@ -144,20 +154,21 @@ def storage_named(*names: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def _storage_options(pairs: tuple[str, ...], file: str | None) -> dict[str, Any] | None:
+def options_from(pairs: tuple[str, ...], file: str | None, what: str) -> dict[str, Any] | None:
+    """Options of fsspec from pairs ``KEY=VALUE`` and a JSON file; None if there are none."""
     options: dict[str, Any] = {}
     if file is not None:
         try:
-            options = json.loads(read_small(file, "the storage options"))
+            options = json.loads(read_small(file, f"the {what}s"))
         except ValueError:
             options = []  # type: ignore[assignment]
         if not isinstance(options, dict):
-            msg = f"{file} does not hold a JSON object of storage options"
+            msg = f"{file} does not hold a JSON object of {what}s"
             raise rz.UsageError(msg)
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            msg = "a storage option is written KEY=VALUE"
+            msg = f"a {what} is written KEY=VALUE"
             raise rz.UsageError(msg)
         try:
             options[key] = json.loads(value)

@@ -23,6 +23,7 @@ from rozenfmt.errors import SourceError, StorageError
 from rozenfmt.events import Problem
 from rozenfmt.format.limits import MAX_NAME
 from rozenfmt.format.nodes import Entry, Kind, Mark
+from rozenfmt.storage.redact import server_of
 
 from .content import CHUNK_SIZE, READ_TRIES, FileReader, Hole
 from .remote_files import Found, FsspecFiles, RemoteFiles, same
@@ -39,8 +40,9 @@ __all__ = ["KnownAhead", "RemoteScanner", "connect", "origin_of"]
 
 _BYTES_AHEAD: Final = 32 << 20
 _RANGES_AHEAD: Final = 4
-_LISTINGS_AHEAD: Final = 2
-_LISTING_LIMIT: Final = 20_000  # longer ones are not kept for later
+_LISTINGS_AHEAD: Final = 8
+_LISTINGS_HELD: Final = 32  # by all directories that the walk is in; but each may hold two
+_LISTING_LIMIT: Final = 4_000  # longer ones are not kept for later
 _JOIN_SECONDS: Final = 5.0
 _TAG_NAME: Final = b"CACHEDIR.TAG"
 _TAG: Final = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -175,9 +177,12 @@ class RemoteScanner:
         self._skip_caches = skip_caches
         self._small_limit = small_limit
         self._known = known
-        self._source = origin_of(url).encode("utf-8", "surrogateescape")
+        self._shown = origin_of(url)
+        # What two sources differ by, though all else of two files be the same.
+        self._source = os.fsencode("\0".join([self._shown, *server_of(options)]))
         self._frames: list[_Frame] = []
         self._held = 0
+        self._listings = 0
         self._files: RemoteFiles
         self._pool: Pool
         self._sink: Sink
@@ -207,7 +212,7 @@ class RemoteScanner:
 
     def _unreachable(self, error: Exception) -> SourceError:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return SourceError(f"Cannot read the source {os.fsdecode(self._source)!r}: {reason}")
+        return SourceError(f"Cannot read the source {self._shown!r}: {reason}")
 
     def _begin(self) -> None:
         """Deliver the root; if it is a directory, the walk is in it afterwards."""
@@ -239,7 +244,9 @@ class RemoteScanner:
             item = frame.items[at]
             path = _path(frame.path, item)
             if item.is_directory:
-                self._directory(item, path, frame.listings.pop(at, None))
+                listing = frame.listings.pop(at, None)
+                self._listings -= listing is not None
+                self._directory(item, path, listing)
                 continue
             size, future = frame.files.pop(at, (0, None))
             self._held -= size
@@ -263,8 +270,11 @@ class RemoteScanner:
             at += 1
         frame.files_at = at
         at = max(frame.listings_at, frame.at)
-        while at < len(items) and len(frame.listings) < _LISTINGS_AHEAD:
+        while at < len(items) and (
+            len(frame.listings) < 2 or (len(frame.listings) < _LISTINGS_AHEAD and self._listings < _LISTINGS_HELD)
+        ):
             if items[at].is_directory:
+                self._listings += 1
                 frame.listings[at] = self._pool.submit(partial(self._listed_ahead, _path(frame.path, items[at])))
             at += 1
         frame.listings_at = at

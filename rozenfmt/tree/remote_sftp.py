@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import stat as st
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ from rozenfmt.errors import SourceError, UsageError
 from .remote_files import Found, RemoteFiles, is_passing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["SftpFiles"]
 
@@ -29,12 +30,13 @@ _TIMEOUT: Final = 60.0
 _CONNECT_TIMEOUT: Final = 30.0
 _KEEP_ALIVE: Final = 30
 _PIECE: Final = 32_768  # the longest answer that every server gives
-_AHEAD: Final = 32  # requests under way on one channel
+_AHEAD: Final = 32  # requests under way for one file or directory
+_CONNECTIONS: Final = 16
 _POLICIES: Final = {"auto_add": "AutoAddPolicy", "warning": "WarningPolicy", "reject": "RejectPolicy"}
 
 
 class SftpFiles(RemoteFiles):
-    """A server by SFTP: one connection, and a channel of it for each thread.
+    """A server by SFTP: one connection with one channel, on which the requests of all threads are under way.
 
     Args:
         url: ``sftp://user@host:port/path``; the path is absolute.
@@ -43,8 +45,11 @@ class SftpFiles(RemoteFiles):
 
     Raises:
         UsageError: The options do not fit.
-        SourceError: There is no connection, the host's key is not known, or the login is refused.
+        OSError: There is no connection.
+        SourceError: The host's key is not known, or the login is refused.
     """
+
+    connections = _CONNECTIONS
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         super().__init__(url, options)
@@ -61,9 +66,10 @@ class SftpFiles(RemoteFiles):
         for of_fsspec in ("temppath", "skip_instance_cache", "use_listings_cache"):
             self._options.pop(of_fsspec, None)
         self._paramiko = paramiko
-        self._own = threading.local()
         self._lock = threading.Lock()
-        self._client = self._again(self._connected)
+        self._client: Any = None
+        self._open: _Channel | None = None
+        self._again(lambda: self._channel)
 
     # --- the connection -------------------------------------------------------------------------
 
@@ -85,7 +91,10 @@ class SftpFiles(RemoteFiles):
         timeouts = dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), _CONNECT_TIMEOUT)
         try:
             client.connect(host, **{**timeouts, **options})
-            client.get_transport().set_keepalive(_KEEP_ALIVE)
+            transport = client.get_transport()
+            transport.set_keepalive(_KEEP_ALIVE)
+            if isinstance(transport.sock, socket.socket):  # small requests are not to wait for each other
+                transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException as error:
             client.close()
             self._refuse(error, host)
@@ -116,24 +125,16 @@ class SftpFiles(RemoteFiles):
 
     @property
     def _channel(self) -> _Channel:
-        """The channel of this thread; connects again if the connection is lost."""
-        channel: _Channel | None = getattr(self._own, "channel", None)
-        if channel is None:
-            with self._lock:
-                transport = self._client.get_transport()
-                if transport is None or not transport.is_active():
+        """The channel; connects again if the connection is lost."""
+        with self._lock:
+            if self._open is None or self._open.error is not None:
+                if self._client is not None:
                     self._client.close()
-                    self._client = self._connected()
-                sftp = self._client.open_sftp()
-            sftp.get_channel().settimeout(_TIMEOUT)
-            channel = self._own.channel = _Channel(sftp)
-        return channel
-
-    def _reset(self, error: BaseException) -> None:  # noqa: ARG002
-        channel: _Channel | None = getattr(self._own, "channel", None)
-        if channel is not None:
-            self._own.channel = None
-            channel.close()
+                if self._closing:
+                    raise OSError(errno.ESHUTDOWN, "the connection was closed")
+                self._client = self._connected()
+                self._open = _Channel(self._client.open_sftp())
+            return self._open
 
     def _passing(self, error: BaseException) -> bool:
         if isinstance(error, OSError) and error.errno is None and type(error) is OSError:
@@ -141,7 +142,9 @@ class SftpFiles(RemoteFiles):
         return is_passing(error) or isinstance(error, self._paramiko.SSHException)
 
     def _close(self) -> None:
-        self._client.close()
+        # The lock is not waited for: whoever holds it may be connecting, and that takes as long as it takes.
+        if self._client is not None:
+            self._client.close()
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -187,7 +190,10 @@ def _found(name: bytes, attributes: Any) -> Found:
 class _Channel:
     """Requests on one channel, of which many may be under way; answers come in any order.
 
-    paramiko's own calls wait for each answer, and take names for UTF-8.
+    paramiko's own calls wait for each answer, serve one thread, and take names for UTF-8.
+
+    Attributes:
+        error: Why there will be no more answers; None while there will.
     """
 
     def __init__(self, sftp: Any) -> None:
@@ -198,34 +204,59 @@ class _Channel:
         self._numbers = numbers
         self._attributes = SFTPAttributes
         self._answers: dict[int, tuple[int, Any]] = {}
+        self._unwanted: set[int] = set()
+        self._arrived = threading.Condition()
+        self._sending = threading.Lock()
+        self.error: BaseException | None = None
+        threading.Thread(target=self._receive, name="rozenfmt-sftp", daemon=True).start()
+
+    def _receive(self) -> None:
+        """Take answers for as long as the connection lasts."""
+        try:
+            while True:
+                self._sftp._read_response()  # noqa: SLF001 - see the class
+        except BaseException as error:  # noqa: BLE001 - for whoever waits
+            with self._arrived:
+                self.error = error
+                self._arrived.notify_all()
 
     def _async_response(self, kind: int, message: Any, number: int) -> None:
-        """Called by paramiko with each answer to what ``_ask`` asked."""
-        self._answers[number] = kind, message
+        """Called by paramiko with each answer."""
+        with self._arrived:
+            if number in self._unwanted:
+                self._unwanted.remove(number)
+            else:
+                self._answers[number] = kind, message
+                self._arrived.notify_all()
 
     def _ask(self, kind: int, *arguments: Any) -> int:
-        number: int = self._sftp._async_request(self, kind, *arguments)  # noqa: SLF001 - see the class
+        with self._sending:
+            number: int = self._sftp._async_request(self, kind, *arguments)  # noqa: SLF001
         return number
 
     def _answer(self, number: int, wanted: int) -> Any:
         """The answer to a request; raises the server's error, or ``EOFError`` at an end."""
-        while number not in self._answers:
-            self._sftp._read_response()  # noqa: SLF001
-        kind, message = self._answers.pop(number)
+        with self._arrived:
+            while number not in self._answers:
+                if self.error is not None:
+                    msg = "the connection was lost"
+                    raise ConnectionError(msg) from self.error
+                if not self._arrived.wait(_TIMEOUT):
+                    self.error = TimeoutError(f"no answer for {_TIMEOUT:.0f} seconds")
+                    raise self.error
+            kind, message = self._answers.pop(number)
         if kind == self._numbers.CMD_STATUS:
             self._sftp._convert_status(message)  # noqa: SLF001
-            if wanted != self._numbers.CMD_STATUS:
-                raise OSError(errno.EIO, "the server answers another question")
-        elif kind != wanted:
+        if kind != wanted:
             raise OSError(errno.EIO, "the server answers another question")
         return message
 
-    def _drop(self, waiting: deque[Any]) -> None:
-        """Take answers that are not wanted any more."""
-        for one in waiting:
-            number = one[0] if isinstance(one, tuple) else one
-            with contextlib.suppress(OSError, EOFError):
-                self._answer(number, self._numbers.CMD_STATUS)
+    def _drop(self, numbers: Iterable[int]) -> None:
+        """Wait for no answer to these requests, nor keep it when it comes."""
+        with self._arrived:
+            for number in numbers:
+                if self._answers.pop(number, None) is None:
+                    self._unwanted.add(number)
 
     @contextlib.contextmanager
     def opened(self, path: bytes, *, directory: bool = False) -> Iterator[bytes]:
@@ -239,9 +270,8 @@ class _Channel:
         try:
             yield handle
         finally:
-            if not self._sftp.get_channel().closed:
-                with contextlib.suppress(OSError, EOFError):
-                    self._answer(self._ask(numbers.CMD_CLOSE, handle), numbers.CMD_STATUS)
+            if self.error is None:
+                self._drop([self._ask(numbers.CMD_CLOSE, handle)])
 
     def list(self, path: bytes) -> list[tuple[bytes, Any]]:
         """Names and attributes of what is in a directory."""
@@ -249,7 +279,7 @@ class _Channel:
         found: list[tuple[bytes, Any]] = []
         waiting: deque[int] = deque()
         with self.opened(path, directory=True) as handle:
-            ahead = 1  # most directories take two requests: one for their entries, one for their end
+            ahead = 2  # most directories take two requests: one for their entries, one for their end
             while True:
                 while len(waiting) < ahead:
                     waiting.append(self._ask(numbers.CMD_READDIR, handle))
@@ -306,20 +336,14 @@ class _Channel:
                 if len(piece) < length:  # a server may give less: go on from there
                     if not piece:
                         break
-                    self._drop(waiting)
+                    self._drop(number for number, _ in waiting)
                     waiting.clear()
                     asked = start + len(data)
         finally:
-            if not self._sftp.get_channel().closed:
-                self._drop(waiting)
+            self._drop(number for number, _ in waiting)
         return bytes(data)
 
     def _ask_bytes(self, handle: bytes, start: int, length: int) -> int:
         from paramiko.sftp import int64  # type: ignore[import-untyped]
 
         return self._ask(self._numbers.CMD_READ, handle, int64(start), length)
-
-    def close(self) -> None:
-        """End the channel."""
-        with contextlib.suppress(OSError, EOFError):
-            self._sftp.close()
