@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import errno
 import hashlib
+import math
 import os
 import re
 import stat as st
@@ -174,7 +175,7 @@ def time_ns(value: Any) -> int | None:
     for least, scale in _SCALES:
         if abs(value) >= least:
             return int(value) * scale
-    return int(value) * _SECOND + round(value % 1 * 1_000_000) * 1_000
+    return math.floor(value) * _SECOND + round(value % 1 * 1_000_000) * 1_000
 
 
 def _parsed(text: str) -> dt.datetime | float | None:
@@ -419,7 +420,7 @@ class FsspecFiles(RemoteFiles):
         found = []
         for info in fs.ls(path, detail=True):
             where = str(info["name"])
-            if where.rstrip("/") == path.rstrip("/"):
+            if where in (path, path.rstrip("/")):
                 if info.get("type") == "directory" or not info.get("size"):
                     continue  # the directory itself, or the empty object that marks it
                 raise NotADirectoryError(path)

@@ -64,6 +64,8 @@ class S3Files(RemoteFiles):
         if isinstance(error, StorageError):
             return OSError(errno.EINVAL, str(error))
         code, status = code_of(error)
+        if isinstance(error, FileNotFoundError) and not status:
+            return error
         if status == NOT_FOUND and code != "NoSuchBucket":
             return FileNotFoundError(errno.ENOENT, "it is not there")
         where = self._storage.where(None)
@@ -110,7 +112,7 @@ class S3Files(RemoteFiles):
 
     def _fetch(self, path: str, size: int) -> tuple[bytes, Found]:
         if not size:
-            return b"", self._look(path)
+            return b"", Found(b"", st.S_IFREG | FILE_MODE, 0)  # there is nothing in it that could be another version
         # An object is replaced at once, or not at all: what the answer says is true of the bytes it carries.
         got = self._run(self._storage.get_range(path, 0, size))
         if not got.etag:

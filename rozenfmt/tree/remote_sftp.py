@@ -187,6 +187,10 @@ def _found(name: bytes, attributes: Any) -> Found:
     )
 
 
+def _lost() -> ConnectionError:
+    return ConnectionError(errno.ECONNRESET, "the connection was lost")
+
+
 class _Channel:
     """Requests on one channel, of which many may be under way; answers come in any order.
 
@@ -231,7 +235,11 @@ class _Channel:
 
     def _ask(self, kind: int, *arguments: Any) -> int:
         with self._sending:
-            number: int = self._sftp._async_request(self, kind, *arguments)  # noqa: SLF001
+            try:
+                number: int = self._sftp._async_request(self, kind, *arguments)  # noqa: SLF001
+            except (OSError, EOFError) as error:
+                self.error = self.error or error
+                raise _lost() from error
         return number
 
     def _answer(self, number: int, wanted: int) -> Any:
@@ -239,8 +247,7 @@ class _Channel:
         with self._arrived:
             while number not in self._answers:
                 if self.error is not None:
-                    msg = "the connection was lost"
-                    raise ConnectionError(msg) from self.error
+                    raise _lost() from self.error
                 if not self._arrived.wait(_TIMEOUT):
                     self.error = TimeoutError(f"no answer for {_TIMEOUT:.0f} seconds")
                     raise self.error
