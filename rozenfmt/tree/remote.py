@@ -83,6 +83,10 @@ def connect(url: str, options: Mapping[str, Any]) -> RemoteFiles:
         from .remote_s3 import S3Files
 
         return S3Files(url, options)
+    if scheme in ("webdav", "dav"):
+        from .remote_webdav import WebdavFiles
+
+        return WebdavFiles(url, options)
     return FsspecFiles(url, options)
 
 
@@ -185,6 +189,7 @@ class RemoteScanner:
         self._listings = 0
         self._files: RemoteFiles
         self._pool: Pool
+        self._ranges: Pool
         self._sink: Sink
         self.stat: os.stat_result
         self.missing = False
@@ -202,13 +207,17 @@ class RemoteScanner:
         except (OSError, SourceError, StorageError) as error:
             raise self._unreachable(error) from error
         self._pool = Pool(self._files.connections)
+        # Big pieces have threads of their own: a thread that held one keeps the memory.
+        self._ranges = Pool(_RANGES_AHEAD)
         try:
             self._begin()
             self._loop()
         finally:
-            self._pool.close()
+            for pool in (self._pool, self._ranges):
+                pool.close()
             self._files.close()
-            self._pool.join(_JOIN_SECONDS)
+            for pool in (self._pool, self._ranges):
+                pool.join(_JOIN_SECONDS)
 
     def _unreachable(self, error: Exception) -> SourceError:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -405,7 +414,7 @@ class RemoteScanner:
             while waiting or asked < size:
                 while asked < size and len(waiting) < _RANGES_AHEAD:
                     end = min(asked + CHUNK_SIZE, size)
-                    waiting.append((end - asked, self._pool.submit(partial(self._files.read, path, asked, end))))
+                    waiting.append((end - asked, self._ranges.submit(partial(self._files.read, path, asked, end))))
                     asked = end
                 length, future = waiting.popleft()
                 data = future.result()

@@ -409,6 +409,10 @@ class FsspecFiles(RemoteFiles):
             fs = self._own.fs = self._connected()[0]
         return fs
 
+    def _address(self, path: str) -> str:
+        """How the file system wants to be told of a path that it listed."""
+        return path
+
     def _reset(self, error: BaseException) -> None:
         if not self._shared and not status_of(error):
             self._own.fs = None  # its connection may be broken
@@ -418,7 +422,7 @@ class FsspecFiles(RemoteFiles):
         fs.invalidate_cache()
         inside = path.rstrip("/") + "/" if path.strip("/") else ""
         found = []
-        for info in fs.ls(path, detail=True):
+        for info in fs.ls(self._address(path), detail=True):
             where = str(info["name"])
             if where in (path, path.rstrip("/")):
                 if info.get("type") == "directory" or not info.get("size"):
@@ -436,7 +440,7 @@ class FsspecFiles(RemoteFiles):
     def _look(self, path: str) -> Found:
         fs = self._fs
         fs.invalidate_cache()
-        return found_of(fs.info(path), b"")
+        return found_of(fs.info(self._address(path)), b"")
 
     def _read(self, path: str, start: int, end: int) -> bytes:
         if start >= end:

@@ -325,7 +325,8 @@ class _Channel:
 
     def read(self, handle: bytes, start: int, end: int) -> bytes:
         """The bytes from ``start`` to ``end``; fewer if the file ends before."""
-        data = bytearray()
+        pieces: list[bytes] = []
+        taken = 0
         waiting: deque[tuple[int, int]] = deque()  # number and length of each request
         asked = start
         try:
@@ -339,16 +340,17 @@ class _Channel:
                     piece = self._answer(number, self._numbers.CMD_DATA).get_string()
                 except EOFError:
                     break
-                data += piece
+                pieces.append(piece)
+                taken += len(piece)
                 if len(piece) < length:  # a server may give less: go on from there
                     if not piece:
                         break
                     self._drop(number for number, _ in waiting)
                     waiting.clear()
-                    asked = start + len(data)
+                    asked = start + taken
         finally:
             self._drop(number for number, _ in waiting)
-        return bytes(data)
+        return b"".join(pieces)
 
     def _ask_bytes(self, handle: bytes, start: int, length: int) -> int:
         from paramiko.sftp import int64  # type: ignore[import-untyped]

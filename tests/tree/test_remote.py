@@ -20,6 +20,7 @@ from rozenfmt.events import Problem
 from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.storage.retry import RetryPolicy
 from rozenfmt.testing.servers import Server, moto_server
+from rozenfmt.testing.sftp import SftpServer, sftp_server
 from rozenfmt.tree import remote, remote_files
 from rozenfmt.tree.content import CHUNK_SIZE
 from rozenfmt.tree.excludes import Excludes
@@ -27,7 +28,6 @@ from rozenfmt.tree.remote import RemoteScanner, origin_of
 from rozenfmt.tree.remote_files import NEVER, Found, FsspecFiles, found_of, same, time_ns
 
 from .helpers import Recorder
-from .sftp_server import SftpServer, sftp_server
 
 SECOND = 1_000_000_000
 LONG_AGO = 1_600_000_000
@@ -498,7 +498,7 @@ def test_sftp_known_hosts_are_believed(
     known.write_text(f"[{host}]:{port} {key.get_name()} {key.get_base64()}\n")
     strict = {name: value for name, value in sftp.options.items() if name != "host_key_policy"}
     assert walk(sftp.url, strict)[0].content == {b"root/x": b"x"}
-    other = paramiko.RSAKey.generate(2048)
+    other = paramiko.ECDSAKey.generate()
     known.write_text(f"[{host}]:{port} {other.get_name()} {other.get_base64()}\n")
     with pytest.raises(SourceError):
         walk(sftp.url, {**strict, "host_key_policy": "auto_add"})

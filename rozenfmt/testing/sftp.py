@@ -1,6 +1,6 @@
 """A server of SFTP over a local folder that keeps what rclone's does not: modes, owners, symlinks, any name.
 
-It runs in threads of the test's own process, so that a test can change a file just when it is read.
+For tests, which it runs in a thread of, so that they can change a file just when it is read.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import paramiko  # type: ignore[import-untyped]
 
-USER, PASSWORD = "somebody", "secret-password"
+__all__ = ["PASSWORD", "USER", "Seen", "SftpServer", "sftp_server"]
+
+USER: Final = "somebody"
+PASSWORD: Final = "secret-password"  # noqa: S105 - for a server that lives as long as a test
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Seen:
         connections: How many there were.
         on_read: Called with path and offset before each read.
         most: Bytes that one answer gives at most.
+        transports: The connections themselves.
     """
 
     opened: list[bytes] = field(default_factory=list)
@@ -58,7 +62,7 @@ class _Login(paramiko.ServerInterface):  # type: ignore[misc]
         right = (username, password) == (USER, PASSWORD)
         return int(paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED)
 
-    def check_channel_request(self, kind: str, chanid: int) -> int:
+    def check_channel_request(self, kind: str, chanid: int) -> int:  # noqa: ARG002
         return int(paramiko.OPEN_SUCCEEDED)
 
 
@@ -117,7 +121,7 @@ class _Folder(paramiko.SFTPServerInterface):  # type: ignore[misc]
         except OSError as error:
             return _code(error)
 
-    def open(self, path: str, flags: int, attr: Any) -> Any:
+    def open(self, path: str, flags: int, attr: Any) -> Any:  # noqa: ARG002
         try:
             handle = _Handle(self._path(path), self._seen)
         except OSError as error:
@@ -136,7 +140,7 @@ class _Folder(paramiko.SFTPServerInterface):  # type: ignore[misc]
 def sftp_server(folder: Path) -> Iterator[SftpServer]:
     """Serve a folder, as ``/``."""
     seen = Seen()
-    key = paramiko.RSAKey.generate(2048)
+    key = paramiko.ECDSAKey.generate()
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
