@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     from rozenfmt.format.registry import Right
     from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+    from rozenfmt.storage.base import Leftover
     from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.findings import Lost, VerifyReport
     from rozenfmt.vault.hostkey import HostKey
+    from rozenfmt.vault.interrupted import Interrupted
     from rozenfmt.vault.keyring import Person
     from rozenfmt.vault.rebuild import RebuildResult
     from rozenfmt.vault.restore import PlannedArchive, RestorePlan, RestoreResult
@@ -93,10 +95,12 @@ _HOMES: Final = {
     "rozenfmt.format.registry": ("Right",),
     "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
+    "rozenfmt.storage.base": ("Leftover",),
     "rozenfmt.vault.editions": ("PersonState",),
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.findings": ("Lost", "VerifyReport"),
     "rozenfmt.vault.hostkey": ("HostKey",),
+    "rozenfmt.vault.interrupted": ("Interrupted",),
     "rozenfmt.vault.keyring": ("Person",),
     "rozenfmt.vault.rebuild": ("RebuildResult",),
     "rozenfmt.vault.restore": ("PlannedArchive", "RestorePlan", "RestoreResult"),
@@ -132,8 +136,10 @@ __all__ = [
     "Identity",
     "IndexDamaged",
     "Inspection",
+    "Interrupted",
     "KeyFailure",
     "Kind",
+    "Leftover",
     "LimitError",
     "LogEvents",
     "Lost",

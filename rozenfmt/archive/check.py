@@ -6,10 +6,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from rozenfmt.archive.workers import worker_pool
 from rozenfmt.errors import ArchiveError
 from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format.blocks import Block, Opener
@@ -245,7 +246,7 @@ class _Check:
         self._progress = progress
         self._total = total
         self._reported = 0.0
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-check")
+        self._pool = worker_pool(workers, "check")
         self._depth = 2 * workers + 2
         self._pending: deque[tuple[RawBlock, Future[tuple[Block, list[bytes]]]]] = deque()
         self._opener: Opener | None = None

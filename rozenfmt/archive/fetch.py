@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from rozenfmt.archive.workers import worker_pool
 from rozenfmt.errors import ArchiveError, StorageError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Fetcher:
 
     def __init__(self, tree: TreeReader, workers: int) -> None:
         self._tree = tree
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-open")
+        self._pool = worker_pool(workers, "open")
         self._ahead = workers + 2
 
     def close(self) -> None:

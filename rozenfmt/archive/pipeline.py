@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from rozenfmt.archive.workers import worker_pool
 from rozenfmt.errors import BlockError
 from rozenfmt.format.decoder import opener_for
 from rozenfmt.format.frame import parse_frame, parse_prefix
@@ -35,31 +36,28 @@ class Pipeline:
 
     Args:
         encoder: Numbers and chains the blocks.
-        write: Takes the bytes, in order, on the caller's thread.
+        write: Takes the blocks, in order, on the caller's thread.
         workers: Threads that compress and seal.
         entropy: Gives nonces; called on the workers.
         decode_check: Open and decode every sealed block again before it is written: a fault of an encoder
             or of memory shows now, not when the backup is needed.
-        written: Told of each block after its last byte was written.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        write: Callable[[bytes], None],
+        write: Callable[[SealedBlock], None],
         *,
         workers: int,
         entropy: Entropy = os.urandom,
         decode_check: bool = False,
-        written: Callable[[SealedBlock], None] | None = None,
     ) -> None:
         self._opener = opener_for(encoder.header, encoder.keys) if decode_check else None
         self._encoder = encoder
         self._write = write
         self._entropy = entropy
-        self._written = written
         self._depth = workers + 2
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-seal")
+        self._pool = worker_pool(workers, "seal")
         self._pending: deque[Future[SealedBlock]] = deque()
 
     def submit(self, draft: Draft) -> int:
@@ -99,10 +97,7 @@ class Pipeline:
         block = self._pending[0].result()
         self._pending.popleft()
         self._encoder.commit(block)
-        for buffer in block.buffers:
-            self._write(buffer)
-        if self._written is not None:
-            self._written(block)
+        self._write(block)
 
     def close(self) -> None:
         """Stop the workers; what is not yet begun is dropped."""

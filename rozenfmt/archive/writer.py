@@ -35,6 +35,7 @@ from .pipeline import Pipeline, default_workers
 from .treewriter import OpenDirectory, TreeWriter
 
 if TYPE_CHECKING:
+    from rozenfmt.format.blocks import SealedBlock
     from rozenfmt.storage.base import Upload
     from rozenfmt.tree.content import FileReader
     from rozenfmt.tree.scan import Scanner
@@ -254,7 +255,7 @@ class ArchiveWriter:
         )
         tree_keys = keys or Keys.from_secret(Suite.PLAIN, record.archive_id, bytes(32))
         assert tree_keys.id_key is not None
-        self._pipeline = Pipeline(self._encoder, upload.write, workers=workers or default_workers())
+        self._pipeline = Pipeline(self._encoder, self._write, workers=workers or default_workers())
         self._tree = TreeWriter(
             self._encoder,
             self._pipeline,
@@ -264,6 +265,10 @@ class ArchiveWriter:
             report=self._report,
         )
         self._upload.write(self._encoder.begin())
+
+    def _write(self, block: SealedBlock) -> None:
+        for buffer in block.buffers:
+            self._upload.write(buffer)
 
     @property
     def archive_id(self) -> bytes:

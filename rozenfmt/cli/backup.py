@@ -16,9 +16,12 @@ from .options import byte_size, command, options_from, storage
 from .output import Exit, Output, count, duration, message, problem_fields, safe, size, text_fields
 from .progress import progress_bar
 
-__all__ = ["NOTHING_COMMITTED", "add_commands", "counted"]
+__all__ = ["NOTHING_COMMITTED", "add_commands", "counted", "finished"]
 
-NOTHING_COMMITTED: Final = "nothing was committed: every snapshot before is as it was"
+NOTHING_COMMITTED: Final = (
+    "nothing was committed: every snapshot before is as it was. `rozenfmt resume`, or the next backup of this set, "
+    "goes on with what was uploaded"
+)
 _CIPHERS: Final = click.Choice(["xchacha20-poly1305", "xaes-256-gcm"])
 _ON_CONFLICT: Final = click.Choice(["ask", "restore", "accept", "keep-both", "skip", "fail"])
 _COMMAND_OPTION: Final = "--stdin-from-command"
@@ -113,7 +116,8 @@ def add_commands(root: click.Group) -> None:
         Every SOURCE is a path, or a URL of files elsewhere: sftp://, s3://, webdav:// and whatever fsspec reads.
         It is stored under its base name, or as NAME if it is written NAME=SOURCE. What has not
         changed since the set's last snapshot is neither read nor stored again. The host's key suffices.
-        The snapshot appears at the end, whole: an interruption leaves none.
+        The snapshot appears at the end, whole: an interruption leaves none. The next backup of the same
+        set, or `rozenfmt resume`, goes on with what was uploaded.
 
         Exit code 3 says that the snapshot is there, but something could not be read, or changed contents of
         a write-once set were left as they were stored.
@@ -214,14 +218,19 @@ def _asks(out: Output, on_conflict: str | None, *, worm: bool) -> bool:
 
 
 def _done(out: Output, vault: rz.Vault, result: rz.BackupResult) -> int:
+    status, fields = finished(out, result)
+    return out.document(status, {**vault_fields(vault), **fields})
+
+
+def finished(out: Output, result: rz.BackupResult) -> tuple[Exit, dict[str, Any]]:
+    """Say what a backup did; returns the exit code and what JSON says of it."""
     _summary(out, result)
     for note in result.notes:
         if not out.json:
             out.note(f"rozenfmt: note: {message(note)}")
     _conflicts(out, result)
     out.problems(result.problems, result.problem_count)
-    status = Exit.DONE if result.complete else Exit.INCOMPLETE
-    return out.document(status, {**vault_fields(vault), **_fields(result)})
+    return Exit.DONE if result.complete else Exit.INCOMPLETE, _fields(result)
 
 
 def _summary(out: Output, result: rz.BackupResult) -> None:
@@ -232,6 +241,8 @@ def _summary(out: Output, result: rz.BackupResult) -> None:
         f"  {counted(result, result.same)}",
         f"  read {size(result.read_bytes)}, stored {size(result.stored_bytes)}, {duration(result.seconds)}",
     )
+    if result.resumed_bytes:
+        out.summary(f"  went on with an interrupted backup, which had stored {size(result.resumed_bytes)}")
     metadata, data = result.leans_on
     out.detail(f"  refers to {count(data, 'data archive')} and {count(metadata, 'earlier metadata archive')}")
     for move in result.moves:
@@ -279,6 +290,7 @@ def _fields(result: rz.BackupResult) -> dict[str, Any]:
         "content_bytes": result.content_bytes,
         "read_bytes": result.read_bytes,
         "stored_bytes": result.stored_bytes,
+        "resumed_bytes": result.resumed_bytes,
         "counts": {
             "new": result.new,
             "changed": result.changed,

@@ -107,21 +107,25 @@ class Encoder:
         """Go on after blocks that an encoder with the same header and keys has written; instead of ``begin``.
 
         For archives without streams and checkpoints; ``restore`` takes over any state.  What belongs into
-        the index besides the block table is the caller's to add.
+        the index besides the block table is the caller's to add.  It may be called again, with the next blocks.
 
         Args:
-            blocks: Type, whole hash and length in bytes of each, from block 0 on.
+            blocks: Type, whole hash and length in bytes of each.
 
         Raises:
-            UsageError: This encoder was used.
+            UsageError: Blocks are under way, or the index was begun.
         """
-        self._machine.step(ArchiveEvent.HEADER)
-        self._offset = len(self.header.section)
-        for sequence, (block_type, whole_hash, length) in enumerate(blocks):
-            self.index.add_block(SealedBlock(block_type, sequence, length, whole_hash, b"", ()))
+        if self._machine.state is ArchiveState.START:
+            self.begin()
+        if self._machine.state is not ArchiveState.BLOCKS or not self.idle:
+            msg = "blocks can be replayed between other blocks only"
+            raise UsageError(msg)
+        for block_type, whole_hash, length in blocks:
+            self.index.add_block(SealedBlock(block_type, self._next, length, whole_hash, b"", ()))
             self._offset += length
             self._chain = crypto.digest(self._chain, whole_hash)
-            self._next = self._committed = sequence + 1
+            self._next += 1
+            self._committed += 1
 
     def open_stream(self, *, compression: Compression | None = None) -> StreamBuilder:
         """A builder for a new stream, with the next stream number.

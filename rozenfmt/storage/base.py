@@ -109,6 +109,11 @@ class Upload(Protocol):
         """
         ...
 
+    @property
+    def leftover(self) -> Leftover | None:
+        """What would be left in the storage if the process died now; None if nothing was sent yet."""
+        ...
+
     def mark(self) -> Mark | None:
         """Mark the current position; None where nothing of an unfinished upload could be kept."""
         ...
@@ -120,6 +125,18 @@ class Upload(Protocol):
             StorageError: Some of them were refused.
 
         """
+        ...
+
+    @property
+    def replaces_parts(self) -> bool:
+        """Whether what was sent after a mark may differ when it is sent again.
+
+        Where not, the writer has to keep what it writes until the next state: only the same bytes will do.
+        """
+        ...
+
+    def can_go_on(self) -> bool:
+        """Whether an upload that was resumed is of use, after it was given again what its writer has kept."""
         ...
 
     def suspend(self) -> None:

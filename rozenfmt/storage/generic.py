@@ -331,6 +331,12 @@ class GenericUpload(BaseUpload):
                 storage.fs.makedirs(folder, exist_ok=True)
             self._file: Any = storage.fs.open(self._partial, "wb")
 
+    @property
+    def leftover(self) -> Leftover:
+        """The file with the temporary name."""
+        folder, slash, _ = self.name.rpartition("/")
+        return Leftover(self.name, folder + slash + self._partial.rpartition("/")[2])
+
     def _write(self, data: bytes | memoryview) -> None:
         with self._storage.explained("write", self.name):
             view = memoryview(data)

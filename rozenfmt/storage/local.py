@@ -331,6 +331,12 @@ class LocalUpload(BaseUpload):
                 # Published by a rename before the failure, or discarded in part before.
                 return
 
+    @property
+    def leftover(self) -> Leftover:
+        """The hidden file."""
+        folder, slash, _ = self.name.rpartition("/")
+        return Leftover(self.name, folder + slash + os.path.basename(self._partial))
+
     def _mark(self) -> Mark | None:
         return Mark(self.written)
 

@@ -95,6 +95,8 @@ class S3Storage:
         # Whether If-None-Match is known to be honoured: always at AWS, elsewhere None (unknown)
         # until the server refuses something because of it, or False once it refuses the header.
         self.conditional: bool | None = None if self._fs.endpoint_url else True
+        # Whether a part that is sent again with other bytes replaces the first one; None until it was tried.
+        self.replaces_parts: bool | None = None if self._fs.endpoint_url else True
 
     def size(self, name: str) -> int:
         """Size of an object in bytes; ``StorageError`` if there is none."""

@@ -24,7 +24,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rozenfmt.errors import ConflictError, StorageError, UsageError
-from rozenfmt.storage.base import Mark, ObjectInfo
+from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 from rozenfmt.storage.retry import acall
 from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, IntegrityError, code_of, is_transient
 from rozenfmt.storage.upload import BaseUpload
@@ -108,6 +108,7 @@ class S3Upload(BaseUpload):
         self._digests: list[bytes] = []
         self._in_flight: dict[int, Any] = {}
         self._etags: dict[int, str] = {}
+        self._listed: dict[int, tuple[str, int]] = {}  # parts that were there when it was resumed
 
     @classmethod
     def resumed(cls, storage: S3Storage, key: str, state: UploadState) -> S3Upload:
@@ -132,7 +133,7 @@ class S3Upload(BaseUpload):
         """
         storage = self._storage
         arguments = {"Bucket": storage.bucket, "Key": self._key, "UploadId": self._upload_id}
-        found: dict[int, tuple[str, int]] = {}
+        found = self._listed
         while True:
             try:
                 page = await storage.request("list_parts", **arguments)
@@ -186,6 +187,11 @@ class S3Upload(BaseUpload):
             )
             self._upload_id = None
 
+    @property
+    def leftover(self) -> Leftover | None:
+        """The multipart upload, once it was begun."""
+        return None if self._upload_id is None else Leftover(self.name, self._upload_id)
+
     def _mark(self) -> Mark | None:
         # What was not begun costs nothing to begin again.
         return None if self._upload_id is None else Mark(self.written, self._buffer.getvalue())
@@ -201,6 +207,16 @@ class S3Upload(BaseUpload):
             "began": None if self._began is None else self._began.timestamp(),
             "parts": [[self._digests[number - 1], self._etags[number]] for number in range(1, parts + 1)],
         }
+
+    @property
+    def replaces_parts(self) -> bool:
+        """Whether the server lets a part be sent again with other bytes; tried once for a storage."""
+        work = find_out_replacing(self._storage, self._key)
+        return bool(self._storage.run(work, action="begin", name=self.name, permission="s3:PutObject"))
+
+    def can_go_on(self) -> bool:
+        """Whether all parts that the server has are either known, or can be replaced."""
+        return all(number <= len(self._digests) for number in self._listed) or self.replaces_parts
 
     def _suspend(self) -> None:
         for future in self._in_flight.values():
@@ -220,6 +236,10 @@ class S3Upload(BaseUpload):
         # getvalue() shares the buffer's memory as long as nothing is written to it any more.
         data, self._buffer = self._buffer.getvalue(), io.BytesIO()
         digest = hashlib.md5(data, usedforsecurity=False).digest()
+        if self._listed.get(number) == (digest.hex(), len(data)):
+            self._digests.append(digest)
+            self._etags[number] = f'"{digest.hex()}"'
+            return
         self._slots.acquire()
         oldest = min(self._in_flight, default=number)
         if number - oldest >= self._storage.parallel:
@@ -406,6 +426,25 @@ class S3Upload(BaseUpload):
     def _conflict(self) -> ConflictError:
         where = self._storage.redactor.text(self._storage.where(self.name))
         return ConflictError(f"{where} exists; choose another name, or ask for overwriting")
+
+
+async def find_out_replacing(storage: S3Storage, key: str) -> bool:
+    """Whether a part that is sent again with other bytes replaces the first one; tried with two bytes, once.
+
+    Some servers pass parts on as they come, and cannot take one back.
+    """
+    if storage.replaces_parts is None:
+        upload = {"Bucket": storage.bucket, "Key": key}
+        upload["UploadId"] = (await storage.request("create_multipart_upload", **upload))["UploadId"]
+        try:
+            await storage.request("upload_part", **upload, PartNumber=1, Body=b"1")
+            await storage.send("upload_part", {**upload, "PartNumber": 1, "Body": b"2"})
+        except Exception:  # noqa: BLE001 - whatever the reason: not to rely on it is always right
+            storage.replaces_parts = False
+        else:
+            storage.replaces_parts = True
+        await abort(storage, key, upload["UploadId"], check=False)
+    return storage.replaces_parts
 
 
 async def abort(storage: S3Storage, key: str, upload_id: str, *, check: bool) -> None:

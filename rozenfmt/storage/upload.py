@@ -15,7 +15,7 @@ from rozenfmt.errors import StorageError, UsageError
 from rozenfmt.storage.base import UploadState
 
 if TYPE_CHECKING:
-    from rozenfmt.storage.base import Mark, ObjectInfo
+    from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 
 __all__ = ["TRANSITIONS", "BaseUpload", "Event", "State", "as_view", "check_name", "check_range"]
 
@@ -138,6 +138,11 @@ class BaseUpload(ABC):
             self._discard()
             self._state = after
 
+    @property
+    def leftover(self) -> Leftover | None:
+        """What would be left in the storage if the process died now; None if nothing was sent yet."""
+        return None
+
     def mark(self) -> Mark | None:
         """Mark the current position, to go on from after a crash.
 
@@ -166,6 +171,15 @@ class BaseUpload(ABC):
             self._state = self._next(Event.FAIL)
             raise
         return None if details is None else UploadState(self.name, mark, details)
+
+    @property
+    def replaces_parts(self) -> bool:
+        """Whether what was sent after a mark may differ when it is sent again."""
+        return True
+
+    def can_go_on(self) -> bool:
+        """Whether an upload that was resumed is of use, after it was given again what its writer has kept."""
+        return True
 
     def suspend(self) -> None:
         """End without removing what is stored, so that it can be resumed; does nothing after a commit.

@@ -180,7 +180,7 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
     if row.state is not HostState.ACTIVE or row.verify_key != host.signing.verify_key.ed25519:
         msg = f"the host {host.label!r} was retired, or has another key in this vault: ask its owner to enrol it"
         raise SignatureError(msg)
-    journal = Journal.adopt(os.path.dirname(catalog.path), host.host_id, {"name": job.set_name, **job.request})
+    journal = Journal.adopt(os.path.dirname(catalog.path), host.host_id, job.request | {"name": job.set_name})
     try:
         result = _run(storage, view, host, catalog, job, journal)
     except BaseException as error:
@@ -304,6 +304,7 @@ class _Run:
         )
         heads = b"".join(sorted(self._view.digests))
         found = remains.metadata(sequence, heads, usable=self._is_usable)
+        self._result.notes += remains.drop_rest()
         if found is None:
             archive_id = os.urandom(16)
             name = layout.meta_name(host.host_id, sequence, archive_id)
@@ -316,7 +317,6 @@ class _Run:
             number, output, numbered = found
             self._output = output
             sequence = remains.sequence_of(output)
-        self._result.notes += remains.drop_rest()
         writer = NodeWriter(
             output,
             number,

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from rozenfmt.archive.workers import worker_pool
 from rozenfmt.errors import (
     ArchiveError,
     HeaderError,
@@ -170,9 +171,8 @@ def _read_all(
 
     if len(infos) <= _FEW:
         return [read(info) for info in infos]
-    from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(min(_READERS, len(infos)), thread_name_prefix="rozenfmt-editions") as pool:
+    with worker_pool(min(_READERS, len(infos)), "editions") as pool:
         return list(pool.map(read, infos))
 
 

@@ -12,6 +12,7 @@ from rozenfmt.archive.pipeline import Pipeline, default_workers
 from rozenfmt.archive.writer import TempRuns
 from rozenfmt.errors import RozenError, StorageError
 from rozenfmt.format import crypto
+from rozenfmt.format.blocks import SealedBlock
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.encoder import Encoder
 from rozenfmt.format.header import build_header, parse_header
@@ -20,9 +21,10 @@ from rozenfmt.format.records import HeaderRecord
 from rozenfmt.format.registry import Kind, Right, StanzaType, Suite
 
 from .journal import Under
+from .spool import Spool
 
 if TYPE_CHECKING:
-    from rozenfmt.format.blocks import Draft, SealedBlock
+    from rozenfmt.format.blocks import Draft
     from rozenfmt.storage.base import Mark, Storage, Upload
 
     from .editions import Epoch
@@ -62,7 +64,9 @@ class Sealing:
 class ArchiveOutput:
     """An archive that is being written; nothing of it is visible before ``finish`` returns.
 
-    At a mark between two blocks, every 16 MiB or so, the journal learns how to go on from there.
+    At a mark between two blocks, every 16 MiB or so, the journal learns how to go on from there.  What
+    comes after the last mark is sent again under the same part numbers, or is spooled first where the
+    storage does not take other bytes for a part that it has.
 
     Args:
         under: What it is.
@@ -79,6 +83,10 @@ class ArchiveOutput:
         length: Total length in bytes, once it is finished.
         foot_hash: Whole hash of ``FOOT``, once it is finished.
         resumed: Bytes that were stored before.
+        closed: The run before this one came as far as the footer: nothing can be added.
+        numbers: Gives the ids of the archives in ``XREF`` after so many rows.
+        found: What was found in blocks after the mark, for the catalog.
+        found_numbers: Ids of the archives in ``XREF``, from row 1 on, of one that is resumed.
     """
 
     def __init__(
@@ -97,14 +105,21 @@ class ArchiveOutput:
         self.length = 0
         self.foot_hash = b""
         self.resumed = upload.written
+        self.closed = False
+        self.found: list[Row] = []
+        self.found_numbers: list[bytes] = []
         self.numbers: Callable[[int], list[bytes]] = lambda _known: []
         self._under = under
         self._upload = upload
         self._journal = journal
-        self._saved = saved is not None  # whether the journal has it
+        self._saved = saved is not None  # whether the journal knows how to go on with it
+        self._noted = saved is not None  # whether the journal knows of it
         self._blocks: list[tuple[int, bytes, bytes, int]] = []
         self._pieces: deque[Row] = deque()
         self._numbers_saved = 0
+        self._spool = None if journal is None else Spool(f"{journal.path}.{under.archive_id.hex()}", under.archive_id)
+        self._spooling = False
+        self._numbers_spooled = 0
         self._mark: tuple[Mark, int] | None = None
         self._next_mark = upload.written + _MARK_EVERY
         self._runs = TempRuns()
@@ -117,13 +132,14 @@ class ArchiveOutput:
         )
         self._pipeline = Pipeline(
             self.encoder,
-            upload.write,
+            self._write,
             workers=sealing.workers or default_workers(),
             decode_check=sealing.decode_check,
-            written=None if journal is None else self._after_block,
         )
         if saved is None:
             upload.write(self.encoder.begin())
+            if journal is not None:
+                self._note_upload()
         else:
             self.encoder.replay(saved.blocks)
 
@@ -180,8 +196,35 @@ class ArchiveOutput:
         except BaseException:
             upload.suspend()
             raise
-        output._numbers_saved = len(journal.numbers(saved.under.archive_id))
+        try:
+            numbers = journal.numbers(saved.under.archive_id)
+            output._numbers_saved = len(numbers)
+            output._replay(numbers)
+            if (output.closed and saved.under.kind == Kind.METADATA) or not upload.can_go_on():
+                output.discard()
+                return None
+        except BaseException:
+            output.suspend()
+            raise
         return output
+
+    def _replay(self, numbers: list[bytes]) -> None:
+        """Send what was spooled since the mark."""
+        assert self._spool is not None
+        for spooled in self._spool.blocks(self.encoder.next_sequence):
+            self.encoder.replay([(spooled.type, spooled.whole_hash, len(spooled.data))])
+            self._blocks.append((spooled.sequence, spooled.type, spooled.whole_hash, len(spooled.data)))
+            self._pieces.extend(spooled.pieces)
+            self.found.extend(spooled.pieces)
+            first, ids = spooled.numbered
+            numbers[first:] = [*ids, *numbers[first + len(ids) :]]
+            self._upload.write(spooled.data)
+        if self._spool.ended:
+            self.closed = True
+            for buffer in self._spool.ending():
+                self._upload.write(buffer)
+        self.resumed = self._upload.written
+        self.found_numbers = numbers
 
     @property
     def stored(self) -> int:
@@ -217,29 +260,37 @@ class ArchiveOutput:
         Raises:
             StorageError: It could not be stored. The caller suspends or discards it.
         """
-        for buffer in self.close_blocks():
-            self._upload.write(buffer)
+        if not self.closed:
+            buffers = self.close_blocks()
+            for buffer in self._spool.end(buffers) if self._spooling and self._spool is not None else buffers:
+                self._upload.write(buffer)
+            assert self.encoder.foot_hash is not None
+            self.foot_hash = self.encoder.foot_hash
+        self.length = self._upload.written
         if self._journal is not None and self._saved:
-            self._journal.ending(self.archive_id, self.encoder.offset, self._pieces)
+            self._journal.ending(self.archive_id, self.length, self._pieces)
         self._upload.commit(keep=True)
-        self.length = self.encoder.offset
-        assert self.encoder.foot_hash is not None
-        self.foot_hash = self.encoder.foot_hash
         self._close()
 
     def settled(self) -> None:
         """What the archive holds is noted elsewhere: the journal may forget it."""
-        if self._journal is not None and self._saved:
+        if self._journal is not None and self._noted:
             self._journal.drop(self.archive_id)
-            self._saved = False
+            self._saved = self._noted = False
+        if self._spool is not None:
+            self._spool.remove()
 
     def give_up(self, error: BaseException) -> None:
         """Leave it for the next run if that can go on with it: not after what would only happen again."""
         if self._saved and (not isinstance(error, RozenError) or (isinstance(error, StorageError) and not error.fatal)):
-            self._close()
-            self._upload.suspend()
+            self.suspend()
         else:
             self.discard()
+
+    def suspend(self) -> None:
+        """Leave it as it is, for the next run."""
+        self._close()
+        self._upload.suspend()
 
     def discard(self) -> None:
         """Remove what is stored of it; harmless when it is finished, or called again."""
@@ -253,11 +304,30 @@ class ArchiveOutput:
     def _close(self) -> None:
         self._pipeline.close()
         self._runs.close()
+        if self._spool is not None:
+            self._spool.close()
 
     # --- the journal ----------------------------------------------------------------------------
 
-    def _after_block(self, block: SealedBlock) -> None:
-        self._blocks.append((block.sequence, block.type, block.whole_hash, block.length))
+    def _write(self, block: SealedBlock) -> None:
+        if self._journal is not None:
+            self._blocks.append((block.sequence, block.type, block.whole_hash, block.length))
+        if self._spooling:
+            self._spool_block(block)
+        for buffer in block.buffers:
+            self._upload.write(buffer)
+        if self._journal is not None:
+            self._note_upload()
+            self._look_for_mark(block)
+
+    def _note_upload(self) -> None:
+        leftover = None if self._noted else self._upload.leftover
+        if leftover is not None:
+            assert self._journal is not None
+            self._journal.begun(self.archive_id, leftover)
+            self._noted = True
+
+    def _look_for_mark(self, block: SealedBlock) -> None:
         if self._mark is None and self.encoder.offset >= self._next_mark:
             mark = self._upload.mark()
             if mark is None:
@@ -266,8 +336,35 @@ class ArchiveOutput:
             elif len(mark.tail) <= _TAIL or self.encoder.offset >= self._next_mark + _TAIL:
                 self._mark = mark, block.sequence + 1
                 self._next_mark = self.encoder.offset + _MARK_EVERY
+                if not self._upload.replaces_parts:
+                    self._begin_spool(block.sequence + 1)
         if self._mark is not None:
             self._save(*self._mark)
+
+    def _begin_spool(self, sequence: int) -> None:
+        assert self._spool is not None
+        try:
+            self._spool.begin(sequence)
+        except OSError:
+            self._stop_spooling()
+        else:
+            self._spooling = True
+            self._numbers_spooled = self._numbers_saved
+
+    def _spool_block(self, block: SealedBlock) -> None:
+        assert self._spool is not None
+        first, numbers = self._numbers_spooled, self.numbers(self._numbers_spooled)
+        self._numbers_spooled += len(numbers)
+        try:
+            self._spool.add(block, [row for row in self._pieces if row[1] == block.sequence], (first, numbers))
+        except OSError:
+            self._stop_spooling()
+
+    def _stop_spooling(self) -> None:
+        """A full disk is no reason to give up a backup; after a crash this upload begins again."""
+        assert self._spool is not None
+        self._spooling = False
+        self._spool.remove()
 
     def _save(self, mark: Mark, count: int) -> None:
         state = self._upload.state_at(mark)
@@ -285,6 +382,9 @@ class ArchiveOutput:
         self._journal.save(self._under, state, count=count, blocks=blocks, pieces=pieces, numbers=rows)
         self._saved = True
         self._mark = None
+        if self._spooling:
+            assert self._spool is not None
+            self._spool.forget(count)
 
 
 def _header(archive_id: bytes, kind: Kind, sealing: Sealing) -> tuple[HeaderRecord, Keys]:

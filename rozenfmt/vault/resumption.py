@@ -7,8 +7,8 @@ way; one that refers to a block that was lost is simply not found again, and not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ class Resumption:
             number = self._catalog.archive_number(under.archive_id, under.kind)
             if saved.length and self._is_there(under.archive_id, saved.length):
                 # The run died after the storage had completed it, and before it could note that.
-                for _, rows in self._blocks(saved):
+                for _, rows in _by_block(self._journal.pieces(under.archive_id)):
                     self._catalog.add_pieces((key, number, block, piece, size) for key, block, piece, size in rows)
                 self._catalog.complete_data(number, saved.length)
                 self._journal.drop(under.archive_id)
@@ -77,11 +77,17 @@ class Resumption:
                 self.stored += saved.length
             elif under.bound == self._sealing.epoch.id:
                 output = self._resume(saved)
-                if output is not None:
-                    for block, rows in self._blocks(saved):
-                        output.encoder.index.add_content([row[0] for row in rows], block)
-                        self._catalog.add_pieces((key, number, block, piece, size) for key, _, piece, size in rows)
-                    self.outputs[number] = output
+                if output is None:
+                    continue
+                for block, rows in _by_block(chain(self._journal.pieces(under.archive_id), output.found)):
+                    output.encoder.index.add_content([row[0] for row in rows], block)
+                    self._catalog.add_pieces((key, number, block, piece, size) for key, _, piece, size in rows)
+                self.outputs[number] = output
+                if output.closed:
+                    output.finish()
+                    self._catalog.complete_data(number, output.length)
+                    output.settled()
+                    del self.outputs[number]
 
     def metadata(
         self, sequence: int, heads: bytes, *, usable: Callable[[int], bool]
@@ -103,17 +109,25 @@ class Resumption:
                 continue
             if name is None or name.sequence < sequence or (saved.length and self._is_there(*_identity(saved))):
                 continue
-            kinds = self._catalog.numbers_of(self._journal.numbers(under.archive_id))
-            if kinds is None or not all(map(usable, kinds)):
-                continue
-            output = self._resume(saved)
-            if output is not None:
-                number = self._catalog.archive_number(under.archive_id, under.kind)
-                for block, rows in self._blocks(saved):
-                    self._catalog.add_nodes((key, number, block, piece) for key, _, piece, _ in rows)
-                return number, output, kinds
-            return None
+            return self._take_metadata(saved, usable)
         return None
+
+    def _take_metadata(
+        self, saved: Saved, usable: Callable[[int], bool]
+    ) -> tuple[int, ArchiveOutput, Sequence[int]] | None:
+        output = self._resume(saved)
+        if output is None:
+            return None
+        numbered = self._catalog.numbers_of(output.found_numbers)
+        if numbered is None or not all(map(usable, numbered)):
+            self.stored -= output.resumed
+            output.discard()
+            return None
+        one = saved.under.archive_id
+        number = self._catalog.archive_number(one, saved.under.kind)
+        for block, rows in _by_block(chain(self._journal.pieces(one), output.found)):
+            self._catalog.add_nodes((key, number, block, piece) for key, _, piece, _ in rows)
+        return number, output, numbered
 
     @staticmethod
     def sequence_of(output: ArchiveOutput) -> int:
@@ -138,6 +152,12 @@ class Resumption:
                 left.append(f"an unfinished upload that is of no use any more could not be removed: {error}")
             self._journal.drop(saved.under.archive_id)
         self._rest = []
+        for one, leftover in self._journal.unsaved():
+            try:
+                self._storage.remove_leftover(leftover)
+            except StorageError as error:
+                left.append(f"an unfinished upload that is of no use any more could not be removed: {error}")
+            self._journal.drop(one)
         return left
 
     def give_up(self, error: BaseException, *, taken: bool) -> None:
@@ -160,10 +180,10 @@ class Resumption:
         self.stored += output.resumed
         return output
 
-    def _blocks(self, saved: Saved) -> Iterator[tuple[int, list[Row]]]:
-        """What is in an archive, by block; of one that is not complete only what is before the mark."""
-        for block, rows in groupby(self._journal.pieces(saved.under.archive_id), key=itemgetter(1)):
-            yield block, list(rows)
+
+def _by_block(pieces: Iterable[Row]) -> Iterator[tuple[int, list[Row]]]:
+    for block, rows in groupby(pieces, key=itemgetter(1)):
+        yield block, list(rows)
 
 
 def _identity(saved: Saved) -> tuple[bytes, int]:

@@ -36,7 +36,7 @@ from .recovery import edition_copies
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rozenfmt.storage.base import Storage
+    from rozenfmt.storage.base import Leftover, Storage
     from rozenfmt.tree.excludes import Excludes
 
     from .archives import Archives
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .capture import Reread
     from .diff import SnapshotDiff
     from .editions import EditionView
+    from .interrupted import Interrupted
     from .rebuild import RebuildResult
     from .restore import RestorePlan, RestoreResult
     from .results import BackupResult, OnConflict, Sources
@@ -450,6 +451,7 @@ class Vault:
         """
         from .backup import Job, parse_sources, run
         from .catalog import Catalog
+        from .interrupted import request_of
 
         host = self._require_host()
         parsed = parse_sources(sources, source_options)
@@ -464,12 +466,13 @@ class Vault:
             raise UsageError(msg)
         patterns = all_patterns(exclude, exclude_from)
         set_name = name if name is not None else ":".join(sorted(os.fsdecode(source.path) for source in parsed))
+        tags = checked_tags(tags)
         job = Job(
             sources=parsed,
             set_name=checked_set_name(set_name),
             mode=Mode[mode.upper()],
             excludes=lambda source: self._excludes(patterns, source),
-            tags=checked_tags(tags),
+            tags=tags,
             one_file_system=one_file_system,
             skip_caches=skip_caches,
             allow_empty=allow_empty,
@@ -480,6 +483,24 @@ class Vault:
             data_size=data_size,
             workers=workers or 0,
             decode_check=decode_check,
+            request=request_of(
+                parsed,
+                {
+                    "mode": mode,
+                    "exclude": patterns,
+                    "one_file_system": one_file_system,
+                    "skip_caches": skip_caches,
+                    "tags": list(tags),
+                    "on_conflict": on_conflict if isinstance(on_conflict, str) else None,
+                    "reread": reread,
+                    "allow_empty": allow_empty,
+                    "compression": compression,
+                    "cipher": cipher,
+                    "data_size": data_size,
+                    "decode_check": decode_check,
+                    "workers": workers,
+                },
+            ),
             restore=self._put_back if self.right is Right.READ else None,
             progress=progress,
         )
@@ -489,6 +510,98 @@ class Vault:
         self._archives = None
         self._snapshots = None
         return result
+
+    def interrupted(self) -> list[Interrupted]:
+        """Backups of this host, on this machine, that did not come to their end, the oldest first.
+
+        The next backup of the same set goes on with them, and so does ``resume``.
+
+        Specification: vault.md, section 7.3.
+        """
+        from .interrupted import find
+
+        return [one for one, _ in find(self._cache_folder(), self._require_host().host_id)]
+
+    def resume(
+        self,
+        name: str | None = None,
+        *,
+        on_conflict: OnConflict | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> list[BackupResult]:
+        """Finish interrupted backups: run them again with their own arguments.
+
+        Uploads go on where they ended; files are read again to find out what is stored already.
+
+        Args:
+            name: Only those of this set.
+            on_conflict: As for ``backup``, where that was a callable; else what it was.
+            progress: Called with events.
+
+        Returns:
+            What was done, the oldest first.
+
+        Raises:
+            What ``backup`` raises; what was not finished stays interrupted.
+        """
+        from .interrupted import arguments_of, find
+
+        done = []
+        for one, request in find(self._cache_folder(), self._require_host().host_id):
+            if name is None or one.set_name == name:
+                sources, options = arguments_of(request)
+                options["on_conflict"] = options["on_conflict"] or on_conflict
+                done.append(self.backup(sources, progress=progress, **options))
+        return done
+
+    def discard_interrupted(self, name: str | None = None) -> int:
+        """Give interrupted backups up, and remove what they left in the storage.
+
+        Args:
+            name: Only those of this set.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            StorageError: Something could not be removed.
+        """
+        from .interrupted import discard
+
+        return discard(self._storage, self._cache_folder(), self._require_host().host_id, name)
+
+    def leftovers(self) -> list[Leftover]:
+        """Unfinished uploads below this host's own prefixes that nothing on this machine knows of.
+
+        They are of a run whose journal was lost, or of one that is under way elsewhere with the same key.
+        Nothing else is looked at; uploads of others are never touched.
+
+        Raises:
+            StorageError: They cannot be listed: S3 wants ``s3:ListBucketMultipartUploads`` for it.
+        """
+        from .interrupted import leftovers
+
+        return list(leftovers(self._storage, self._cache_folder(), self._require_host().host_id))
+
+    def remove_leftovers(self) -> int:
+        """Remove what ``leftovers`` finds.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UsageError: A backup of this host is under way on this machine: they may be its.
+            StorageError: One could not be removed.
+        """
+        from .journal import Journal
+
+        if Journal.any_in_use(self._cache_folder(), self._require_host().host_id):
+            msg = "a backup of this host is under way: wait for its end, else its uploads would be removed"
+            raise UsageError(msg)
+        found = self.leftovers()
+        for leftover in found:
+            self._storage.remove_leftover(leftover)
+        return len(found)
 
     def _require_host(self) -> HostKey:
         if self.host is None:
