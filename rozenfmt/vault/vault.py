@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .interrupted import Interrupted
     from .rebuild import RebuildResult
     from .restore import RestorePlan, RestoreResult
-    from .results import BackupResult, Command, OnConflict
+    from .results import BackupResult, OnConflict, Sources
     from .snapshot import Snapshot
     from .verify import VerifyReport
 
@@ -60,7 +60,6 @@ _SUITES: Final = {"xchacha20-poly1305": Suite.XCHACHA20_POLY1305, "xaes-256-gcm"
 _PIN: Final = "pin"
 
 Modes = Literal["snapshot", "worm"]
-Sources = Iterable["str | bytes | os.PathLike[str] | Command | tuple[str | bytes, str | bytes | os.PathLike[str]]"]
 
 
 class Vault:
@@ -412,6 +411,7 @@ class Vault:
         *,
         mode: Modes = "snapshot",
         name: str | None = None,
+        source_options: Mapping[str, Any] | None = None,
         exclude: Iterable[str] = (),
         exclude_from: Iterable[str | os.PathLike[str]] = (),
         one_file_system: bool = False,
@@ -430,13 +430,18 @@ class Vault:
         """Back up into a new snapshot.  Commits at the end, or leaves no snapshot.
 
         Args:
-            sources: Paths, ``(name, path)`` pairs, and ``Command`` objects. Each is stored under its base name
-                or the name given.
+            sources: Paths, URLs of anything that fsspec reads (``sftp://host/dir``, ``s3://bucket/photos``),
+                ``(name, path or URL)`` pairs, and ``Command`` objects; or one of these. Each is stored under its
+                base name (of a URL without a path, its host or bucket) or the name given. ``bytes`` and
+                ``os.PathLike`` are always local paths.
             mode: ``snapshot`` (what is there now) or ``worm`` (what was stored once is not to change).
             name: The set that the snapshot belongs to; by default its sources' absolute paths.
+            source_options: For fsspec, of the sources that are URLs: credentials, endpoint and the like. What stands
+                under a URL is for the sources there and below, everything else for all:
+                ``{"username": "me", "s3://bucket": {"endpoint_url": "https://…"}}``. Not stored.
             exclude: Patterns in gitignore syntax, relative to each source.
             exclude_from: Files of such patterns.
-            one_file_system: Do not cross mount points.
+            one_file_system: Do not cross mount points; of no effect on URLs.
             skip_caches: Leave out what lies beside a ``CACHEDIR.TAG``.
             tags: Texts to find the snapshot by.
             on_conflict: WORM: what to do about files whose content changed: ``restore``, ``accept``, ``keep-both``,
@@ -466,7 +471,7 @@ class Vault:
         from .interrupted import request_of
 
         host = self._require_host()
-        parsed = parse_sources(sources)
+        parsed = parse_sources(sources, source_options)
         if cipher not in _SUITES:
             msg = f"unknown cipher {cipher!r}: use {' or '.join(_SUITES)}"
             raise UsageError(msg)
@@ -641,6 +646,11 @@ class Vault:
         from rozenfmt.tree.excludes import Excludes
 
         found = [*patterns]
+        if source.remote is not None:
+            from .remotes import pattern_of_vault
+
+            own = pattern_of_vault(self._storage, source.remote)
+            found += [own] if own is not None else []
         for folder in (getattr(self._storage, "root", None), self._cache_folder()):
             own = pattern_inside(folder, source) if folder is not None else None
             if own is not None:

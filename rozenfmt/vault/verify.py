@@ -23,6 +23,7 @@ from rozenfmt.errors import ArchiveError, MissingArchive, NoMatchingKey, Storage
 from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format.blocks import cut_pieces
 from rozenfmt.format.registry import Kind, Right
+from rozenfmt.storage.location import is_url
 
 from . import layout
 from .archives import Archives
@@ -136,6 +137,9 @@ def _check_arguments(
         raise UsageError(msg)
     if against is not None and (whole or len(snapshots) != 1):
         msg = "a local directory is compared with one snapshot: say with which"
+        raise UsageError(msg)
+    if is_url(against):
+        msg = "only a local directory can be compared with a snapshot: mount it, or back it up again with reread='all'"
         raise UsageError(msg)
     if level == "contents" and archives.keyring.right is not Right.READ:
         msg = "the key at hand may browse names and sizes, not read contents; other levels need no more"
