@@ -513,7 +513,7 @@ class S3Probe(CommonProbe):
                     name, there = info.name, True
                     break
         try:
-            answer = self._ask("get_object", Key=self._s3.key(name), Range="bytes=0-0")
+            self._get_byte(self._s3.key(name))
         except Exception as error:
             code, status = code_of(error)
             if code == "InvalidObjectState":
@@ -523,8 +523,19 @@ class S3Probe(CommonProbe):
             if _denied(error) and not there:
                 return UNKNOWN, "nothing is there to try it with"
             raise
-        answer["Body"].close()
         return YES, f"one byte of {name}"
+
+    def _get_byte(self, key: str) -> None:
+        async def get() -> None:
+            answer = await self._s3.request("get_object", Bucket=self._s3.bucket, Key=key, Range="bytes=0-0")
+            # Not read: a server that ignores ranges sends all of it.  On the loop's thread, whose it is.
+            answer["Body"].close()
+
+        future = self._s3.submit(get())
+        try:
+            future.result()
+        finally:
+            future.cancel()
 
     def _may_put(self, question: Question) -> tuple[AbilityResult, str]:
         upload_id = self._begin(self._s3.key(question.name))
