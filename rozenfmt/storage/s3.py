@@ -517,8 +517,6 @@ class S3Storage:
                 while asked < end and len(ahead) < _STREAM_AHEAD:
                     length = min(self._stream_piece(), end - asked)
                     ahead.append((length, self.submit(self.get_range(key, asked, length))))
-                    length = min(_STREAM_PIECE, end - asked)
-                    ahead.append((length, self.submit(self.get_range(key, asked, length))))
                     asked += length
                 length, future = ahead.pop(0)
                 got = self.wait(future, action="read", name=name, permission="s3:GetObject")
