@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rozenfmt.format.registry import Right
     from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+    from rozenfmt.storage.abilities import Ability, AbilityResult, ProbeReport
     from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Leftover
     from rozenfmt.storage.retry import RetryPolicy
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from rozenfmt.vault.hostkey import HostKey
     from rozenfmt.vault.interrupted import Interrupted
     from rozenfmt.vault.keyring import Person
+    from rozenfmt.vault.probing import last_probe, probe
     from rozenfmt.vault.rebuild import RebuildResult
     from rozenfmt.vault.restore import PlannedArchive, RestorePlan, RestoreResult
     from rozenfmt.vault.results import BackupResult, Command, Conflict, ConflictAnswer, Move, OnConflict
@@ -98,6 +100,7 @@ _HOMES: Final = {
     "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
     "rozenfmt.storage.bandwidth": ("Bandwidth",),
+    "rozenfmt.storage.abilities": ("Ability", "AbilityResult", "ProbeReport"),
     "rozenfmt.storage.base": ("Leftover",),
     "rozenfmt.storage.retry": ("RetryPolicy",),
     "rozenfmt.vault.editions": ("PersonState",),
@@ -106,6 +109,7 @@ _HOMES: Final = {
     "rozenfmt.vault.hostkey": ("HostKey",),
     "rozenfmt.vault.interrupted": ("Interrupted",),
     "rozenfmt.vault.keyring": ("Person",),
+    "rozenfmt.vault.probing": ("last_probe", "probe"),
     "rozenfmt.vault.rebuild": ("RebuildResult",),
     "rozenfmt.vault.restore": ("PlannedArchive", "RestorePlan", "RestoreResult"),
     "rozenfmt.vault.results": ("BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict"),
@@ -115,6 +119,8 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Ability",
+    "AbilityResult",
     "Archive",
     "ArchiveEntry",
     "ArchiveError",
@@ -157,6 +163,7 @@ __all__ = [
     "Person",
     "PersonState",
     "PlannedArchive",
+    "ProbeReport",
     "Problem",
     "Progress",
     "ProgressBar",
@@ -192,8 +199,10 @@ __all__ = [
     "create",
     "inspect",
     "join",
+    "last_probe",
     "members",
     "open",
+    "probe",
     "progress_bar",
     "salvage",
 ]

@@ -17,7 +17,17 @@ from .keyfiles import identities_from, read_small, verify_key_from
 from .output import Output
 from .progress import retries_shown
 
-__all__ = ["Reading", "State", "byte_size", "command", "key_options", "reading", "storage", "storage_named"]
+__all__ = [
+    "Reading",
+    "State",
+    "byte_size",
+    "command",
+    "key_options",
+    "options_from",
+    "reading",
+    "storage",
+    "storage_named",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -155,7 +165,7 @@ def storage_named(*names: str) -> Callable[[Command], Command]:
             **rest: Any,
         ) -> Any:
             connection = {
-                "storage_options": _storage_options(storage_option, storage_options_file),
+                "storage_options": options_from(storage_option, storage_options_file, "storage option"),
                 "retry": None if retry_for is None else _retry(retry_for),
                 "bandwidth": None
                 if limit_upload is limit_download is None
@@ -204,20 +214,21 @@ def _retry(seconds: float) -> rz.RetryPolicy:
     return rz.RetryPolicy(per_request=seconds, budget=seconds, first_contact=seconds)
 
 
-def _storage_options(pairs: tuple[str, ...], file: str | None) -> dict[str, Any] | None:
+def options_from(pairs: tuple[str, ...], file: str | None, what: str) -> dict[str, Any] | None:
+    """Options of fsspec from pairs ``KEY=VALUE`` and a JSON file; None if there are none."""
     options: dict[str, Any] = {}
     if file is not None:
         try:
-            options = json.loads(read_small(file, "the storage options"))
+            options = json.loads(read_small(file, f"the {what}s"))
         except ValueError:
             options = []  # type: ignore[assignment]
         if not isinstance(options, dict):
-            msg = f"{file} does not hold a JSON object of storage options"
+            msg = f"{file} does not hold a JSON object of {what}s"
             raise rz.UsageError(msg)
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            msg = "a storage option is written KEY=VALUE"
+            msg = f"a {what} is written KEY=VALUE"
             raise rz.UsageError(msg)
         try:
             options[key] = json.loads(value)

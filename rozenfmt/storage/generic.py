@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rozenfmt.errors import ConflictError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, ObjectInfo
 from rozenfmt.storage.generic_errors import advice, describe, is_final, is_transient
-from rozenfmt.storage.redact import Redactor
+from rozenfmt.storage.redact import Redactor, server_of
 from rozenfmt.storage.retry import Retries, RetryPolicy, call
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
 
@@ -76,6 +76,7 @@ class GenericStorage:
         self.sending: Pace | None = None if bandwidth is None else bandwidth.sending
         self._receiving: Pace | None = None if bandwidth is None else bandwidth.receiving
         self._broken = False
+        self.server = server_of(options)
         self.url = self.redactor.text(url)
         self._pid = os.getpid()
         self.fs, root = self._connect(url, options)

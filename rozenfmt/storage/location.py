@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rozenfmt.storage.base import Storage
     from rozenfmt.storage.retry import RetryPolicy
 
-__all__ = ["Location", "open_storage", "resolve"]
+__all__ = ["Location", "is_url", "local_path", "open_storage", "resolve"]
 
 Location = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -98,6 +98,16 @@ def resolve(
         msg = f"{shown!r} names no object; add the object's name after the last slash"
         raise UsageError(msg)
     return _open(scheme, folder, storage_options, retry=retry, bandwidth=bandwidth, make_root=False), name
+
+
+def is_url(address: object) -> bool:
+    """Whether an address is that of another machine's files, or of memory: not of a local path."""
+    return isinstance(address, str) and _classify(address)[0] not in {None, *_LOCAL_SCHEMES}
+
+
+def local_path(address: Location) -> str:
+    """The path in an address that is not ``is_url``."""
+    return _classify(address)[1]
 
 
 def _classify(url: Location) -> tuple[str | None, str]:

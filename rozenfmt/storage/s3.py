@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rozenfmt.errors import RozenError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, ObjectInfo
-from rozenfmt.storage.redact import Redactor
+from rozenfmt.storage.redact import Redactor, server_of
 from rozenfmt.storage.retry import Retries, RetryPolicy, acall
 from rozenfmt.storage.s3_body import read_body, sent
 from rozenfmt.storage.s3_errors import FORBIDDEN, IntegrityError, code_of, describe, explain, is_throttle, is_transient
@@ -119,6 +119,7 @@ class S3Storage:
             raise UsageError(msg)
         self.redactor = Redactor(url, options)
         self.retry = Retries(retry, self._describe)
+        self.server = server_of(options)
         self.parallel = parallel
         self.limiter = Limiter()
         self._sending: Pace | None = None if bandwidth is None else bandwidth.sending
@@ -127,8 +128,8 @@ class S3Storage:
         self._pid = os.getpid()
         self._stall: float | None = _READ_TIMEOUT
         self._fs = self._connect(options)
-        self.bucket, self._folder = self._split(url)
-        self.url = f"s3://{self.bucket}/{self._folder}".rstrip("/")
+        self.bucket, self.folder = self._split(url)
+        self.url = f"s3://{self.bucket}/{self.folder}".rstrip("/")
         # Whether If-None-Match is known to be honoured: at AWS from the first request on; elsewhere None
         # (unknown) until the server refuses something because of it, or False once it refuses the header.
         self.conditional: bool | None = None
@@ -203,13 +204,13 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request("list_objects_v2", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
+                self.request("list_objects_v2", Bucket=self.bucket, Prefix=self.folder + prefix, **token),
                 action="list",
                 name=None,
                 permission="s3:ListBucket",
             )
             for item in page.get("Contents", ()):
-                name = item["Key"][len(self._folder) :]
+                name = item["Key"][len(self.folder) :]
                 # Consoles mark folders by empty objects whose key ends with a slash.
                 if name and not name.endswith("/"):
                     yield ObjectInfo(name, item["Size"])
@@ -235,7 +236,7 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
+                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self.folder + prefix, **token),
                 action="list the unfinished uploads in",
                 name=None,
                 permission="s3:ListBucketMultipartUploads",
@@ -243,8 +244,8 @@ class S3Storage:
             for item in page.get("Uploads", ()):
                 begun = item.get("Initiated")
                 when = 0 if begun is None else int(begun.timestamp() * 1e9)
-                if item["Key"].startswith(self._folder + prefix):
-                    yield Leftover(item["Key"][len(self._folder) :], item["UploadId"], when)
+                if item["Key"].startswith(self.folder + prefix):
+                    yield Leftover(item["Key"][len(self.folder) :], item["UploadId"], when)
             if not page.get("IsTruncated"):
                 return
             token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
@@ -265,11 +266,11 @@ class S3Storage:
         if self._pid == os.getpid():
             self.run(self._close(), action="close", name=None, permission="")
 
-    # The rest serves this module and s3_upload.
+    # The rest serves this module, s3_upload, and sources that are buckets.
 
     def key(self, name: str) -> str:
         """Key of an object in the bucket."""
-        key = self._folder + check_name(name)
+        key = self.folder + check_name(name)
         try:
             encoded = key.encode()
         except UnicodeEncodeError:
@@ -415,6 +416,24 @@ class S3Storage:
         key = arguments.get("Key") or arguments.get("Prefix") or ""
         return describe(error, action=action, where=self.redactor.text(f"s3://{self.bucket}/{key}"))
 
+    async def get_range(self, key: str, start: int, length: int) -> Ranged:
+        """The bytes of a range; fewer only if the object ends before (then ``total`` says where)."""
+
+        async def once() -> Ranged:
+            last = start + length - 1
+            try:
+                answer = await self.send(
+                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+                )
+            except Exception as error:
+                if code_of(error)[1] != _NOT_SATISFIABLE:
+                    raise
+                total = int((await self.request("head_object", Bucket=self.bucket, Key=key))["ContentLength"])
+                return Ranged(start, total, "", b"")
+            return await self._body(answer, start, length)
+
+        return await acall(self.retry, once, is_transient)
+
     async def listed(self, key: str) -> Listed | None:
         """What a listing says about one key, or None if it is not there."""
         # The key itself sorts before all others that begin with it.
@@ -476,7 +495,7 @@ class S3Storage:
             raise UsageError(msg)
 
     def _get(self, key: str, name: str, start: int, length: int) -> Ranged:
-        return self.run(self._get_range(key, start, length), action="read", name=name, permission="s3:GetObject")
+        return self.run(self.get_range(key, start, length), action="read", name=name, permission="s3:GetObject")
 
     def _require_size(self, name: str, wanted: int, size: int) -> None:
         if wanted > size:
@@ -497,7 +516,7 @@ class S3Storage:
             while ahead or asked < end:
                 while asked < end and len(ahead) < _STREAM_AHEAD:
                     length = min(self._stream_piece(), end - asked)
-                    ahead.append((length, self.submit(self._get_range(key, asked, length))))
+                    ahead.append((length, self.submit(self.get_range(key, asked, length))))
                     asked += length
                 length, future = ahead.pop(0)
                 got = self.wait(future, action="read", name=name, permission="s3:GetObject")
@@ -525,24 +544,6 @@ class S3Storage:
                 raise StorageError(msg, object=name, fatal=True) from None
             return found.size
         return int(answer["ContentLength"])
-
-    async def _get_range(self, key: str, start: int, length: int) -> Ranged:
-        """The bytes of a range; fewer only if the object ends before (then ``total`` says where)."""
-
-        async def once() -> Ranged:
-            last = start + length - 1
-            try:
-                answer = await self.send(
-                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes={start}-{last}"}
-                )
-            except Exception as error:
-                if code_of(error)[1] != _NOT_SATISFIABLE:
-                    raise
-                total = int((await self.request("head_object", Bucket=self.bucket, Key=key))["ContentLength"])
-                return Ranged(start, total, "", b"")
-            return await self._body(answer, start, length)
-
-        return await acall(self.retry, once, is_transient)
 
     async def _get_suffix(self, key: str, length: int) -> Ranged | None:
         """The last bytes, or None if the server cannot say."""

@@ -309,15 +309,19 @@ class S3Upload(BaseUpload):
                 await self._refuse_existing()
             if storage.conditional is not False:
                 arguments["IfNoneMatch"] = "*"
-        attempts = 0
+        attempts, torn = 0, False
 
         async def once() -> str:
-            nonlocal attempts
+            nonlocal attempts, torn
             attempts += 1
             try:
                 return await self._send(method, arguments, body)
             except Exception as error:
-                if await self._done_before(error, expected, first=attempts == 1):
+                if isinstance(error, IntegrityError):
+                    # It was accepted, so what stands there now is ours, and is to be replaced.
+                    torn = True
+                    arguments.pop("IfNoneMatch", None)
+                elif await self._done_before(error, expected, first=attempts == 1):
                     return ""
                 raise
 
@@ -325,6 +329,8 @@ class S3Upload(BaseUpload):
             etag = await acall(storage.retry, once, is_transient)
         except Exception as error:
             if not is_transient(error) or not await self._arrived(expected):
+                if torn:
+                    await storage.request("delete_object", Bucket=storage.bucket, Key=self._key)
                 raise
             etag = ""
         await self._verify(expected, etag)
@@ -339,7 +345,9 @@ class S3Upload(BaseUpload):
         code, status = code_of(error)
         if status == _PRECONDITION_FAILED or code == "PreconditionFailed":
             self._storage.conditional = True
-            if not first and await self._arrived(expected):
+            # The HTTP client repeats a PUT by itself when a connection that was kept turns out to be
+            # broken, so even the first refusal may be due to ourselves.
+            if await self._arrived(expected, surely=first):
                 return True
             raise self._conflict() from None
         if code == "NoSuchUpload":
@@ -399,13 +407,16 @@ class S3Upload(BaseUpload):
             )
             raise StorageError(msg, object=self.name)
 
-    async def _arrived(self, expected: str) -> bool:
-        """Whether the object under our key is what was sent, although no answer said so."""
+    async def _arrived(self, expected: str, *, surely: bool = False) -> bool:
+        """Whether the object under our key is what was sent, although no answer said so.
+
+        With ``surely``, only if its ETag says that it has the same contents.
+        """
         found = await self._storage.listed(self._key)
         if found is None or found.size != self.written:
             return False
-        if found.etag == expected:
-            return True
+        if found.etag == expected or surely:
+            return found.etag == expected
         if self._is_md5_server() and _MD5_OF_PARTS.fullmatch(found.etag):
             return False
         # The ETag says nothing (KMS; rclone lists the MD5 of the whole, which nobody computed).  An

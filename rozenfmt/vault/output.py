@@ -203,6 +203,8 @@ class ArchiveOutput:
             if (output.closed and saved.under.kind == Kind.METADATA) or not upload.can_go_on():
                 output.discard()
                 return None
+            if not output.closed and not upload.replaces_parts:
+                output._begin_spool(output.encoder.next_sequence)
         except BaseException:
             output.suspend()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -36,6 +36,7 @@ from .recovery import edition_copies
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from rozenfmt.storage.abilities import ProbeReport
     from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Leftover, Storage
     from rozenfmt.storage.retry import RetryPolicy
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from .interrupted import Interrupted
     from .rebuild import RebuildResult
     from .restore import RestorePlan, RestoreResult
-    from .results import BackupResult, Command, OnConflict
+    from .results import BackupResult, OnConflict, Sources
     from .snapshot import Snapshot
     from .verify import VerifyReport
 
@@ -59,7 +60,6 @@ _SUITES: Final = {"xchacha20-poly1305": Suite.XCHACHA20_POLY1305, "xaes-256-gcm"
 _PIN: Final = "pin"
 
 Modes = Literal["snapshot", "worm"]
-Sources = Iterable["str | bytes | os.PathLike[str] | Command | tuple[str | bytes, str | bytes | os.PathLike[str]]"]
 
 
 class Vault:
@@ -411,6 +411,7 @@ class Vault:
         *,
         mode: Modes = "snapshot",
         name: str | None = None,
+        source_options: Mapping[str, Any] | None = None,
         exclude: Iterable[str] = (),
         exclude_from: Iterable[str | os.PathLike[str]] = (),
         one_file_system: bool = False,
@@ -429,13 +430,18 @@ class Vault:
         """Back up into a new snapshot.  Commits at the end, or leaves no snapshot.
 
         Args:
-            sources: Paths, ``(name, path)`` pairs, and ``Command`` objects. Each is stored under its base name
-                or the name given.
+            sources: Paths, URLs of anything that fsspec reads (``sftp://host/dir``, ``s3://bucket/photos``),
+                ``(name, path or URL)`` pairs, and ``Command`` objects; or one of these. Each is stored under its
+                base name (of a URL without a path, its host or bucket) or the name given. ``bytes`` and
+                ``os.PathLike`` are always local paths.
             mode: ``snapshot`` (what is there now) or ``worm`` (what was stored once is not to change).
             name: The set that the snapshot belongs to; by default its sources' absolute paths.
+            source_options: For fsspec, of the sources that are URLs: credentials, endpoint and the like. What stands
+                under a URL is for the sources there and below, everything else for all:
+                ``{"username": "me", "s3://bucket": {"endpoint_url": "https://…"}}``. Not stored.
             exclude: Patterns in gitignore syntax, relative to each source.
             exclude_from: Files of such patterns.
-            one_file_system: Do not cross mount points.
+            one_file_system: Do not cross mount points; of no effect on URLs.
             skip_caches: Leave out what lies beside a ``CACHEDIR.TAG``.
             tags: Texts to find the snapshot by.
             on_conflict: WORM: what to do about files whose content changed: ``restore``, ``accept``, ``keep-both``,
@@ -465,7 +471,7 @@ class Vault:
         from .interrupted import request_of
 
         host = self._require_host()
-        parsed = parse_sources(sources)
+        parsed = parse_sources(sources, source_options)
         if cipher not in _SUITES:
             msg = f"unknown cipher {cipher!r}: use {' or '.join(_SUITES)}"
             raise UsageError(msg)
@@ -640,6 +646,11 @@ class Vault:
         from rozenfmt.tree.excludes import Excludes
 
         found = [*patterns]
+        if source.remote is not None:
+            from .remotes import pattern_of_vault
+
+            own = pattern_of_vault(self._storage, source.remote)
+            found += [own] if own is not None else []
         for folder in (getattr(self._storage, "root", None), self._cache_folder()):
             own = pattern_inside(folder, source) if folder is not None else None
             if own is not None:
@@ -815,6 +826,32 @@ class Vault:
         from .diff import diff
 
         return diff(self._one(older), self._one(newer))
+
+    # --- the storage ----------------------------------------------------------------------------
+
+    def probe(self, *, transfer: int = 8 << 20, record: bool = False) -> ProbeReport:
+        """Find out what the storage can do, and what the credentials at hand may do there.
+
+        With a host key it looks in the host's places; see ``rozenfmt.probe``.
+
+        Args:
+            transfer: Bytes to send, and to receive, for measuring.
+            record: Store the report in the vault.
+
+        Raises:
+            StorageError: The storage fails in a way that ends the probe.
+
+        Specification: vault.md, section 10.
+        """
+        from .probing import probe_vault
+
+        return probe_vault(self._storage, host=self.host, transfer=transfer, record=record)
+
+    def last_probe(self) -> ProbeReport | None:
+        """The last report that a probe stored in the vault: a hint, which anybody may have written."""
+        from .probing import last_report
+
+        return last_report(self._storage, host=self.host if self._keyring is None else None)
 
     def rebuild_catalog(self, progress: ProgressCallback | None = None) -> RebuildResult:
         """Make the host's cache anew from its metadata archives.  Takes the host key and an identity.
