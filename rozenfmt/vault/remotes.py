@@ -48,6 +48,14 @@ class Remote:
             last = re.sub(r":[0-9]+$", "", last)
         return last.encode("utf-8", "surrogateescape") or b"root"
 
+    @property
+    def open_url(self) -> str | None:
+        """The URL, if it holds nothing secret and may be written down; who logs in is no secret."""
+        before, at, after = self.url.partition("@")
+        scheme, slashes, user = before.partition("://")
+        bare = scheme + slashes + after if at and ":" not in user and "/" not in user else self.url
+        return self.url if bare == self.origin else None
+
 
 def checked_options(source_options: Mapping[str, Any] | None, urls: Iterable[str]) -> Mapping[str, Any]:
     """Options of sources, if they can mean something.

@@ -545,6 +545,7 @@ class Vault:
         name: str | None = None,
         *,
         on_conflict: OnConflict | None = None,
+        source_options: Mapping[str, Any] | None = None,
         progress: ProgressCallback | None = None,
     ) -> list[BackupResult]:
         """Finish interrupted backups: run them again with their own arguments.
@@ -554,6 +555,7 @@ class Vault:
         Args:
             name: Only those of this set.
             on_conflict: As for ``backup``, where that was a callable; else what it was.
+            source_options: As for ``backup``: they may hold secrets, and are not kept.
             progress: Called with events.
 
         Returns:
@@ -569,7 +571,7 @@ class Vault:
             if name is None or one.set_name == name:
                 sources, options = arguments_of(request)
                 options["on_conflict"] = options["on_conflict"] or on_conflict
-                done.append(self.backup(sources, progress=progress, **options))
+                done.append(self.backup(sources, source_options=source_options, progress=progress, **options))
         return done
 
     def discard_interrupted(self, name: str | None = None) -> int:
