@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rozenfmt.errors import SourceError, UsageError
 from rozenfmt.storage.redact import Redactor
-from rozenfmt.storage.retry import RetryPolicy, call
+from rozenfmt.storage.retry import Retries, RetryPolicy, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ __all__ = ["NEVER", "RETRY", "Found", "FsspecFiles", "RemoteFiles", "found_of", 
 T = TypeVar("T")
 
 RETRY = RetryPolicy()
-"""How often and how long one request to a source is tried."""
+"""How long requests to a source are tried."""
 
 NEVER: Final = (1 << 63) - 1
 """A change time that no clock reaches: what has it counts as having just been written, and is read each time."""
@@ -262,6 +262,8 @@ class RemoteFiles(ABC):
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.redactor = Redactor(url, options)
+        self._retries = Retries(RETRY)
+        self._shown = self.redactor.text(url)
         self.root: str
         self._closing = False
 
@@ -288,6 +290,7 @@ class RemoteFiles(ABC):
     def close(self) -> None:
         """End the connections; requests under way fail, and are not tried again."""
         self._closing = True
+        self._retries.interrupt()
         self._close()
 
     @abstractmethod
@@ -322,7 +325,7 @@ class RemoteFiles(ABC):
             return True
 
         try:
-            return call(RETRY, work, passing)
+            return call(self._retries, work, passing, action="read", where=self._shown)
         except (SourceError, UsageError):
             raise
         except Exception as error:  # noqa: BLE001 - back-ends raise what they like
