@@ -40,17 +40,23 @@ if TYPE_CHECKING:
         UsageError,
         WrongPassphrase,
     )
-    from rozenfmt.events import Event, Problem, Progress, ProgressCallback
+    from rozenfmt.events import Event, Problem, Progress, ProgressCallback, Retry
     from rozenfmt.format.crypto import Argon2Cost
     from rozenfmt.format.nodes import Kind
     from rozenfmt.format.registry import Right
     from rozenfmt.format.snapshots import SourceKind
     from rozenfmt.keys import Identity, Passphrase, Recipient, SigningKey, VerifyKey
+    from rozenfmt.storage.abilities import Ability, AbilityResult, ProbeReport
+    from rozenfmt.storage.bandwidth import Bandwidth
+    from rozenfmt.storage.base import Leftover
+    from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.vault.diff import SnapshotChange, SnapshotDiff
     from rozenfmt.vault.editions import PersonState
     from rozenfmt.vault.findings import Lost, VerifyReport
     from rozenfmt.vault.hostkey import HostKey
+    from rozenfmt.vault.interrupted import Interrupted
     from rozenfmt.vault.keyring import Person
+    from rozenfmt.vault.probing import last_probe, probe
     from rozenfmt.vault.rebuild import RebuildResult
     from rozenfmt.vault.restore import PlannedArchive, RestorePlan, RestoreResult
     from rozenfmt.vault.results import BackupResult, Command, Conflict, ConflictAnswer, Move, OnConflict
@@ -87,17 +93,23 @@ _HOMES: Final = {
         "UsageError",
         "WrongPassphrase",
     ),
-    "rozenfmt.events": ("Event", "Problem", "Progress", "ProgressCallback"),
+    "rozenfmt.events": ("Event", "Problem", "Progress", "ProgressCallback", "Retry"),
     "rozenfmt.format.crypto": ("Argon2Cost",),
     "rozenfmt.format.nodes": ("Kind",),
     "rozenfmt.format.registry": ("Right",),
     "rozenfmt.format.snapshots": ("SourceKind",),
     "rozenfmt.keys": ("Identity", "Passphrase", "Recipient", "SigningKey", "VerifyKey"),
+    "rozenfmt.storage.bandwidth": ("Bandwidth",),
+    "rozenfmt.storage.abilities": ("Ability", "AbilityResult", "ProbeReport"),
+    "rozenfmt.storage.base": ("Leftover",),
+    "rozenfmt.storage.retry": ("RetryPolicy",),
     "rozenfmt.vault.editions": ("PersonState",),
     "rozenfmt.vault.diff": ("SnapshotChange", "SnapshotDiff"),
     "rozenfmt.vault.findings": ("Lost", "VerifyReport"),
     "rozenfmt.vault.hostkey": ("HostKey",),
+    "rozenfmt.vault.interrupted": ("Interrupted",),
     "rozenfmt.vault.keyring": ("Person",),
+    "rozenfmt.vault.probing": ("last_probe", "probe"),
     "rozenfmt.vault.rebuild": ("RebuildResult",),
     "rozenfmt.vault.restore": ("PlannedArchive", "RestorePlan", "RestoreResult"),
     "rozenfmt.vault.results": ("BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict"),
@@ -107,12 +119,15 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Ability",
+    "AbilityResult",
     "Archive",
     "ArchiveEntry",
     "ArchiveError",
     "ArchiveWriter",
     "Argon2Cost",
     "BackupResult",
+    "Bandwidth",
     "BlockError",
     "BlockInfo",
     "Change",
@@ -132,8 +147,10 @@ __all__ = [
     "Identity",
     "IndexDamaged",
     "Inspection",
+    "Interrupted",
     "KeyFailure",
     "Kind",
+    "Leftover",
     "LimitError",
     "LogEvents",
     "Lost",
@@ -146,6 +163,7 @@ __all__ = [
     "Person",
     "PersonState",
     "PlannedArchive",
+    "ProbeReport",
     "Problem",
     "Progress",
     "ProgressBar",
@@ -154,6 +172,8 @@ __all__ = [
     "Recipient",
     "RestorePlan",
     "RestoreResult",
+    "Retry",
+    "RetryPolicy",
     "Right",
     "RozenError",
     "SalvageReport",
@@ -179,8 +199,10 @@ __all__ = [
     "create",
     "inspect",
     "join",
+    "last_probe",
     "members",
     "open",
+    "probe",
     "progress_bar",
     "salvage",
 ]

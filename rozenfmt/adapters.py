@@ -14,13 +14,28 @@ from contextlib import contextmanager
 from typing import Any
 
 from rozenfmt.display import count, safe, size
-from rozenfmt.events import Event, Problem, Progress
+from rozenfmt.events import Event, Problem, Progress, Retry
 
 __all__ = ["LogEvents", "ProgressBar", "progress_bar"]
 
 
+# The loggers that get what the storage logs.
+_HEARD = frozenset({"root", "rozenfmt", "rozenfmt.storage"})
+
+
+def retry_line(event: Retry) -> str:
+    """A retry, on one line for a person."""
+    return safe(
+        f"cannot {event.action} {event.where}: {event.reason}; attempt {event.attempt + 1} in {event.wait:.0f} s",
+        backslash=False,
+    )
+
+
 class LogEvents:
     """A progress callback that writes log records: problems at once as warnings, progress now and then.
+
+    Retries are logged without it, by the logger ``rozenfmt.storage``; a logger that does not hear of them
+    there gets them here, as warnings.
 
     Args:
         logger: Where they go; by default the logger ``rozenfmt``.
@@ -36,6 +51,9 @@ class LogEvents:
         """Take one event, on the thread that does the work."""
         if isinstance(event, Problem):
             self._logger.warning("%s: %s: %s", event.what, safe(event.path), event.detail)
+        elif isinstance(event, Retry):
+            if self._logger.name not in _HEARD:
+                self._logger.warning("%s", retry_line(event))
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every
             self._logger.info(
@@ -48,9 +66,14 @@ class LogEvents:
 
 
 class ProgressBar:
-    """A progress callback that draws on a terminal; made by ``progress_bar``."""
+    """A progress callback that draws on a terminal; made by ``progress_bar``.
+
+    Attributes:
+        retries: Whether it shows retries.
+    """
 
     def __init__(self, bar: Any) -> None:
+        self.retries = True
         self._bar = bar
         self._task = bar.add_task("", total=None, amount="", path="")
 
@@ -63,6 +86,12 @@ class ProgressBar:
             total = event.bytes_total
             done = min(event.bytes_done, total) if total else event.bytes_done
             self._bar.update(self._task, total=total or None, completed=done, amount=amount, path=safe(event.path))
+        elif isinstance(event, Retry) and self.retries:
+            self.note(retry_line(event))
+
+    def note(self, text: str) -> None:
+        """Show a line that stays, above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

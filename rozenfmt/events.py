@@ -1,7 +1,8 @@
 """Typed progress and log events.
 
 Long operations take ``progress=``, a callable that is given these objects on the caller's
-thread or on a worker's; it must be quick and must not raise.
+thread or on a worker's; it must be quick and must not raise.  ``Retry`` comes on a thread that
+waits for the storage, never on the thread of an event loop, and never twice at the same time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Event", "Problem", "Progress", "ProgressCallback"]
+__all__ = ["Event", "Problem", "Progress", "ProgressCallback", "Retry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +53,26 @@ class Problem:
     detail: str
 
 
-Event = Progress | Problem
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A request to the storage failed for a reason that may pass, and will be made again.
+
+    Attributes:
+        action: What it is to do, to follow "cannot": ``write part 3 of``, ``read``, ``list``.
+        where: The object or folder concerned, without secrets.
+        attempt: How many attempts have failed, 1 or more.
+        wait: Seconds until the next one.
+        reason: What happened, in words, without secrets.
+        throttled: Whether the storage asked for fewer requests.
+    """
+
+    action: str
+    where: str
+    attempt: int
+    wait: float
+    reason: str
+    throttled: bool = False
+
+
+Event = Progress | Problem | Retry
 ProgressCallback = Callable[[Event], None]

@@ -6,10 +6,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from rozenfmt.archive.workers import worker_pool
 from rozenfmt.errors import ArchiveError
 from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format.blocks import Block, Opener
@@ -21,13 +22,15 @@ from rozenfmt.format.registry import Kind
 from rozenfmt.keys import Identity, Passphrase, VerifyKey
 
 from .framescan import Gap, scan_frames
-from .opening import opened
+from .opening import opened, retries_told
 from .pipeline import default_workers
 from .verify import ContentVerifier
 from .writer import TempRuns
 
 if TYPE_CHECKING:
+    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Storage
+    from rozenfmt.storage.retry import RetryPolicy
 
 __all__ = ["CheckReport", "Damage", "Seen", "check", "check_object"]
 
@@ -94,6 +97,8 @@ def check(
     verify_key: VerifyKey | None = None,
     allow_plain: bool = False,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> CheckReport:
@@ -109,6 +114,8 @@ def check(
         verify_key: The writer that must have signed each archive.
         allow_plain: Accept archives without encryption although identities were given.
         storage_options: For fsspec.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
         workers: Threads that verify and open blocks.
         progress: Called with events.
 
@@ -120,7 +127,7 @@ def check(
     """
     label = os.fsdecode(location)
     started = time.monotonic()
-    with opened(location, storage_options) as (storage, name):
+    with opened(location, storage_options, retry, bandwidth) as (storage, name), retries_told(storage, progress):
         job = _Check(
             CheckReport(label),
             tuple(identities),
@@ -245,7 +252,7 @@ class _Check:
         self._progress = progress
         self._total = total
         self._reported = 0.0
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-check")
+        self._pool = worker_pool(workers, "check")
         self._depth = 2 * workers + 2
         self._pending: deque[tuple[RawBlock, Future[tuple[Block, list[bytes]]]]] = deque()
         self._opener: Opener | None = None

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from rozenfmt.archive.workers import stop_workers, worker_pool
 from rozenfmt.errors import ArchiveError, StorageError
 
 if TYPE_CHECKING:
     from rozenfmt.format.blocks import Block
+    from rozenfmt.storage.base import Storage
 
     from .source import ArchiveSource
     from .treereader import TreeReader
@@ -132,12 +134,13 @@ class Fetcher:
 
     def __init__(self, tree: TreeReader, workers: int) -> None:
         self._tree = tree
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-open")
+        self._pool = worker_pool(workers, "open")
         self._ahead = workers + 2
+        self._storage: Storage | None = None
 
     def close(self) -> None:
         """Stop the workers; what is not yet begun is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        stop_workers(self._pool, self._storage)
 
     def blocks(self, wanted: Iterable[Wanted[T]]) -> Iterator[tuple[T, Future[Block] | None]]:
         """What is wanted, in order, each with its block.
@@ -166,6 +169,8 @@ class Fetcher:
         pending: deque[Run[T]] = deque()
         size = 0
         for run in found:
+            if run.source is not None:
+                self._storage = run.source.reader.storage
             if run.source is not None and run.blocks > 1:
                 run.data = self._pool.submit(run.source.read, run.start, run.end - run.start)
             pending.append(run)

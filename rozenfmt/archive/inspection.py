@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rozenfmt.format import header as header_module
 from rozenfmt.format.blocks import Block, Opener
@@ -15,6 +15,10 @@ from rozenfmt.format.registry import IndexKind
 from rozenfmt.keys import Identity, Passphrase
 
 from .opening import opened
+
+if TYPE_CHECKING:
+    from rozenfmt.storage.bandwidth import Bandwidth
+    from rozenfmt.storage.retry import RetryPolicy
 
 __all__ = ["BlockInfo", "Inspection", "inspect"]
 
@@ -72,6 +76,8 @@ def inspect(
     identities: Iterable[Identity | Passphrase] = (),
     allow_plain: bool = True,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
 ) -> Iterator[Inspection | BlockInfo]:
     """Go through an object and show its structure; every block's hashes are verified on the way.
 
@@ -80,6 +86,8 @@ def inspect(
         identities: Show more with these.
         allow_plain: Accept archives without encryption.
         storage_options: For fsspec.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
 
     Yields:
         An ``Inspection`` for each archive, then its blocks.
@@ -93,7 +101,7 @@ def inspect(
     grammar: Grammar | None = None
 
     def items() -> Iterator[Any]:
-        with opened(location, storage_options) as (storage, name):
+        with opened(location, storage_options, retry, bandwidth) as (storage, name):
             for chunk in storage.stream(name):
                 splitter.feed(chunk)
                 yield from splitter

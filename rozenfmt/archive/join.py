@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rozenfmt.errors import UsageError
 from rozenfmt.format import records
@@ -19,6 +20,11 @@ from rozenfmt.format.registry import Codec, Kind, Suite
 from .opening import opened
 from .source import Member, ObjectReader, list_members
 
+if TYPE_CHECKING:
+    from rozenfmt.storage.bandwidth import Bandwidth
+    from rozenfmt.storage.base import Storage
+    from rozenfmt.storage.retry import RetryPolicy
+
 __all__ = ["directory_archive", "join"]
 
 
@@ -28,6 +34,8 @@ def join(
     *,
     overwrite: bool = False,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
 ) -> list[Member]:
     """Copy archives into one object, which stays readable with each archive's own key.
 
@@ -39,6 +47,8 @@ def join(
         members: Paths or URLs of the archives, in order.
         overwrite: Replace an object of this name.
         storage_options: For fsspec, for all of them.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
 
     Returns:
         The archives in the new object, the directory last.
@@ -49,20 +59,21 @@ def join(
         StorageError: The storage fails; nothing is left.
     """
     with ExitStack() as stack:
-        return _join(stack, location, members, overwrite=overwrite, storage_options=storage_options)
+        open_one = partial(opened, storage_options=storage_options, retry=retry, bandwidth=bandwidth)
+        return _join(stack, open_one, location, members, overwrite=overwrite)
 
 
 def _join(
     stack: ExitStack,
+    open_one: Callable[[str | os.PathLike[str]], AbstractContextManager[tuple[Storage, str]]],
     location: str | os.PathLike[str],
     members: Iterable[str | os.PathLike[str]],
     *,
     overwrite: bool,
-    storage_options: dict[str, Any] | None,
 ) -> list[Member]:
     sources = []
     for member in members:
-        storage, name = stack.enter_context(opened(member, storage_options))
+        storage, name = stack.enter_context(open_one(member))
         found = list_members(ObjectReader(storage, name, os.fsdecode(member)))
         sources += [(storage, name, one) for one in found if one.kind is not Kind.DIRECTORY]
     if not sources:
@@ -71,7 +82,7 @@ def _join(
     if len({one.archive_id for _, _, one in sources}) < len(sources):
         msg = "the same archive is named twice"
         raise UsageError(msg)
-    storage, name = stack.enter_context(opened(location, storage_options))
+    storage, name = stack.enter_context(open_one(location))
     total = sum(one.length for _, _, one in sources)
     upload = storage.create(name, overwrite=overwrite, expected_size=total + 65_536)
     try:

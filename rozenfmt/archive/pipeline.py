@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from rozenfmt.archive.workers import worker_pool
 from rozenfmt.errors import BlockError
 from rozenfmt.format.decoder import opener_for
 from rozenfmt.format.frame import parse_frame, parse_prefix
@@ -56,7 +57,7 @@ class Pipeline:
         self._write = write
         self._entropy = entropy
         self._depth = workers + 2
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="rozenfmt-seal")
+        self._pool = worker_pool(workers, "seal")
         self._pending: deque[Future[SealedBlock]] = deque()
 
     def submit(self, draft: Draft) -> int:

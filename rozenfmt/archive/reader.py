@@ -16,11 +16,14 @@ from rozenfmt.format.registry import Right
 from rozenfmt.keys import Identity, Passphrase, VerifyKey
 
 from .entries import ArchiveEntry
-from .opening import opened
+from .opening import opened, retries_told
 from .source import ArchiveSource, Member, ObjectReader, list_members
 from .treereader import Place, TreeReader, clean_path
 
 if TYPE_CHECKING:
+    from rozenfmt.storage.bandwidth import Bandwidth
+    from rozenfmt.storage.retry import RetryPolicy
+
     from .contents import PartTable
     from .extract import ExtractResult
 
@@ -35,6 +38,8 @@ def open_archive(
     allow_plain: bool = False,
     member: bytes | int | None = None,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
 ) -> Archive:
     """Open a self-contained archive for reading.
 
@@ -45,6 +50,8 @@ def open_archive(
         allow_plain: Read an archive without encryption although identities were given.
         member: In a joined object, the archive's id or its number from 0.
         storage_options: For fsspec: credentials, endpoint and the like.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
 
     Raises:
         NoMatchingKey, WrongPassphrase: No identity fits.
@@ -55,7 +62,7 @@ def open_archive(
     Specification: format.md, section 12.
     """
     with ExitStack() as stack:
-        storage, name = stack.enter_context(opened(location, storage_options))
+        storage, name = stack.enter_context(opened(location, storage_options, retry, bandwidth))
         archive = _open(
             ObjectReader(storage, name, os.fsdecode(location)), identities, verify_key, member, allow_plain=allow_plain
         )
@@ -84,14 +91,26 @@ def _open(
     return Archive(source)
 
 
-def members(location: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None) -> list[Member]:
+def members(
+    location: str | os.PathLike[str],
+    *,
+    storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
+) -> list[Member]:
     """The archives in an object, first to last; needs no key.
+
+    Args:
+        location: Path or URL.
+        storage_options: For fsspec.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
 
     Raises:
         ArchiveError: A tail or footer is damaged.
         StorageError: The storage fails.
     """
-    with opened(location, storage_options) as (storage, name):
+    with opened(location, storage_options, retry, bandwidth) as (storage, name):
         return list_members(ObjectReader(storage, name, os.fsdecode(location)))
 
 
@@ -220,17 +239,18 @@ class Archive(TreeReader):
         """
         from .extract import extract
 
-        return extract(
-            self,
-            destination,
-            paths=[clean_path(path) for path in paths],
-            overwrite=overwrite,
-            owners=owners,
-            numeric_owners=numeric_owners,
-            xattrs=xattrs,
-            workers=workers,
-            progress=progress,
-        )
+        with retries_told(self._source.reader.storage, progress):
+            return extract(
+                self,
+                destination,
+                paths=[clean_path(path) for path in paths],
+                overwrite=overwrite,
+                owners=owners,
+                numeric_owners=numeric_owners,
+                xattrs=xattrs,
+                workers=workers,
+                progress=progress,
+            )
 
     # --- end ------------------------------------------------------------------------------------
 

@@ -39,11 +39,13 @@ from rozenfmt.keys import Identity, Passphrase
 
 from .extract import cannot_restore
 from .framescan import Gap, Window, frames
-from .opening import opened
+from .opening import opened, retries_told
 from .streamwriter import hash_zeros
 
 if TYPE_CHECKING:
+    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Storage
+    from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.tree.restore import Directory, Restorer
 
 __all__ = ["SalvageReport", "salvage"]
@@ -98,6 +100,8 @@ def salvage(
     allow_plain: bool = False,
     member: int = 0,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
     progress: ProgressCallback | None = None,
 ) -> SalvageReport:
     """Restore whatever can still be read.
@@ -110,6 +114,8 @@ def salvage(
         allow_plain: Salvage an archive without encryption although identities were given.
         member: Of several archives in the object, which one, in order of their headers.
         storage_options: For fsspec.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
         progress: Called with events.
 
     Raises:
@@ -127,7 +133,7 @@ def salvage(
         if progress is not None:
             progress(problem)
 
-    with opened(location, storage_options) as (storage, name):
+    with opened(location, storage_options, retry, bandwidth) as (storage, name), retries_told(storage, progress):
         survey = _Survey(storage, name, report, progress)
         header, keys = survey.choose(tuple(identities), member, allow_plain=allow_plain)
         if keys.secret is None:

@@ -125,7 +125,7 @@ class ObjectReader:
         self, storage: Storage, name: str, label: str, *, suffix: int = SUFFIX, traffic: Traffic | None = None
     ) -> None:
         self.name = label
-        self._storage = storage
+        self.storage = storage
         self._object = name
         self._traffic = traffic
         self.size, self._suffix = storage.read_suffix(name, suffix)
@@ -157,7 +157,7 @@ class ObjectReader:
         self.bytes_read += length
         if self._traffic is not None:
             self._traffic.add(length)
-        return self._storage.read(self._object, start, length)
+        return self.storage.read(self._object, start, length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,15 @@ from rozenfmt.format.registry import Kind as ArchiveKind
 from rozenfmt.format.registry import Right, Suite
 from rozenfmt.keys import Passphrase, Recipient, SigningKey
 
-from .opening import opened
+from .opening import opened, retries_told
 from .pipeline import Pipeline, default_workers
 from .treewriter import OpenDirectory, TreeWriter
 
 if TYPE_CHECKING:
     from rozenfmt.format.blocks import SealedBlock
+    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Upload
+    from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.tree.content import FileReader
     from rozenfmt.tree.scan import Scanner
 
@@ -125,6 +127,8 @@ def create(
     plain: bool = False,
     overwrite: bool = False,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
     part_size: int | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
@@ -143,6 +147,8 @@ def create(
         plain: Write without encryption; must be said, and excludes recipients.
         overwrite: Replace an archive of this name, once the new one is complete.
         storage_options: For fsspec: credentials, endpoint and the like.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
         part_size: Bytes of each part of a multipart upload; needed for more than about 80 GiB of unknown length.
         workers: Threads that compress and encrypt; by default one for each processor.
         progress: Called with ``Progress`` and ``Problem`` events, on the caller's thread.
@@ -157,7 +163,8 @@ def create(
     wanted = Compression.parse(compression)
     record, keys = _header(tuple(recipients), tuple(browsers), signer, cipher, plain=plain)
     with ExitStack() as stack:
-        storage, name = stack.enter_context(opened(location, storage_options))
+        storage, name = stack.enter_context(opened(location, storage_options, retry, bandwidth))
+        stack.enter_context(retries_told(storage, progress))
         upload = storage.create(name, overwrite=overwrite, part_size=part_size)
         stack.callback(upload.discard)  # of no effect once it is committed
         writer = ArchiveWriter(

@@ -46,12 +46,12 @@ class Access:
     Attributes:
         identities: The person's keys.
         owner: The vault's owner, if that is somebody else.
-        storage_options: For fsspec.
+        connection: Keyword arguments for what opens a storage.
     """
 
     identities: tuple[rz.Identity, ...]
     owner: rz.Recipient | None
-    storage_options: dict[str, Any] | None
+    connection: dict[str, Any]
 
     @contextmanager
     def open(self, out: Output, location: str, *, host: rz.HostKey | None = None) -> Iterator[rz.Vault]:
@@ -59,7 +59,7 @@ class Access:
         if not self.identities:
             msg = "this takes the key of a person who may read the vault: give -i FILE, or set ROZENFMT_IDENTITY"
             raise rz.UsageError(msg)
-        with opened(out, location, self.identities, self.owner, self.storage_options, host=host) as vault:
+        with opened(out, location, self.identities, self.owner, self.connection, host=host) as vault:
             yield vault
 
 
@@ -69,7 +69,7 @@ def opened(
     location: str,
     identities: tuple[rz.Identity, ...],
     owner: rz.Recipient | None,
-    storage_options: dict[str, Any] | None,
+    connection: dict[str, Any],
     *,
     host: rz.HostKey | None = None,
 ) -> Iterator[rz.Vault]:
@@ -79,7 +79,7 @@ def opened(
         host=host,
         identities=identities,
         owner=owner,
-        storage_options=storage_options,
+        **connection,
         cache_dir=cache_dir(),
     ) as vault:
         try:
@@ -104,14 +104,14 @@ def access(*, owner: bool = False, output: bool = False) -> Callable[[Command], 
             identity: tuple[str, ...],
             passphrase: bool,
             passphrase_file: str | None,
-            storage_options: dict[str, Any] | None,
+            connection: dict[str, Any],
             whose: str | None = None,
             **rest: Any,
         ) -> Any:
             how = Access(
                 identities=people_from(identity, ask=passphrase, passphrase_file=passphrase_file),
                 owner=one_recipient(whose) if whose is not None else None,
-                storage_options=storage_options,
+                connection=connection,
             )
             return function(*args, access=how, **rest)
 
@@ -176,14 +176,14 @@ def host_key_file(vault_id: bytes) -> str:
     return os.path.join(folder, "hosts", f"{vault_id.hex()}.host")
 
 
-def find_host_key(location: str, given: str | None, storage_options: dict[str, Any] | None) -> rz.HostKey:
+def find_host_key(location: str, given: str | None, connection: dict[str, Any]) -> rz.HostKey:
     """The host key to back up with: the one given, or the one that was saved for this vault."""
     given = given or os.environ.get(HOST_KEY_VARIABLE)
     if given:
         return rz.HostKey.load(given)
     # Editions are public and not trusted here: an id only picks a key, and the key decides whether they count.
     missing = ""
-    with closing(rz.Vault.identify(location, storage_options=storage_options)) as found:
+    with closing(rz.Vault.identify(location, **connection)) as found:
         for vault_id in found:
             file = host_key_file(vault_id)
             if os.path.lexists(file):

@@ -137,6 +137,7 @@ def _create(
     passphrase: bool,
     passphrase_file: str | None,
     plain: bool,
+    connection: dict[str, Any],
     **options: Any,
 ) -> int:
     names = _stored_names(paths, name)
@@ -153,6 +154,7 @@ def _create(
             signer=signer,
             plain=plain,
             progress=progress,
+            **connection,
             **options,
         ) as writer,
     ):

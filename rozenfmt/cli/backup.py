@@ -12,13 +12,16 @@ import rozenfmt as rz
 from .access import HOST_KEY_VARIABLE, find_host_key, opened, vault_fields
 from .conflicts import Asker, can_ask, conflict_fields, conflict_line
 from .keyfiles import people_from
-from .options import byte_size, command, storage
+from .options import byte_size, command, source_options, storage
 from .output import Exit, Output, count, duration, message, problem_fields, safe, size, text_fields
 from .progress import progress_bar
 
-__all__ = ["NOTHING_COMMITTED", "add_commands", "counted"]
+__all__ = ["NOTHING_COMMITTED", "add_commands", "counted", "finished"]
 
-NOTHING_COMMITTED: Final = "nothing was committed: every snapshot before is as it was"
+NOTHING_COMMITTED: Final = (
+    "nothing was committed: every snapshot before is as it was. `rozenfmt resume`, or the next backup of this set, "
+    "goes on with what was uploaded"
+)
 _CIPHERS: Final = click.Choice(["xchacha20-poly1305", "xaes-256-gcm"])
 _ON_CONFLICT: Final = click.Choice(["ask", "restore", "accept", "keep-both", "skip", "fail"])
 _COMMAND_OPTION: Final = "--stdin-from-command"
@@ -97,15 +100,18 @@ def add_commands(root: click.Group) -> None:
         metavar="NAME",
         help="Store the output of the command after -- as the file NAME, if it exits with 0.",
     )
+    @source_options
     @storage
     @click.argument("location", metavar="VAULT")
     @click.argument("sources", metavar="[SOURCE]... [-- COMMAND...]", nargs=-1)
     def backup(out: Output, **given: Any) -> int:
         """Back up files and directories, or the output of a command, into a new snapshot.
 
-        Every SOURCE is stored under its base name, or as NAME if it is written NAME=PATH. What has not
+        Every SOURCE is a path, or a URL of files elsewhere: sftp://, s3://, webdav:// and whatever fsspec reads.
+        It is stored under its base name, or as NAME if it is written NAME=SOURCE. What has not
         changed since the set's last snapshot is neither read nor stored again. The host's key suffices.
-        The snapshot appears at the end, whole: an interruption leaves none.
+        The snapshot appears at the end, whole: an interruption leaves none. The next backup of the same
+        set, or `rozenfmt resume`, goes on with what was uploaded.
 
         Exit code 3 says that the snapshot is there, but something could not be read, or changed contents of
         a write-once set were left as they were stored.
@@ -114,6 +120,7 @@ def add_commands(root: click.Group) -> None:
         Examples:
           rozenfmt backup s3://bucket/vault ~/photos --mode worm --name photos
           rozenfmt backup s3://bucket/vault /etc srv=/srv/www --exclude '*.tmp' --tag nightly
+          rozenfmt backup s3://bucket/vault sftp://me@server/srv/www --name www
           rozenfmt backup s3://bucket/vault --stdin-from-command shop.sql -- pg_dump --clean shop
         """
         return _backup(out, **given)
@@ -130,7 +137,7 @@ def _backup(
     passphrase_file: str | None,
     on_conflict: str | None,
     no_decode_check: bool,
-    storage_options: dict[str, Any] | None,
+    connection: dict[str, Any],
     **options: Any,
 ) -> int:
     wanted = _sources(sources, stdin_name)
@@ -141,9 +148,9 @@ def _backup(
         raise rz.UsageError(msg)
     # Not from the environment: whoever backs up should not be asked for the passphrase of a key that is not needed.
     people = people_from(identity, ask=False, passphrase_file=passphrase_file) if identity else ()
-    host = find_host_key(location, host_key, storage_options)
+    host = find_host_key(location, host_key, connection)
     out.after_interrupt = NOTHING_COMMITTED
-    with opened(out, location, people, None, storage_options, host=host) as vault:
+    with opened(out, location, people, None, connection, host=host) as vault:
         try:
             with progress_bar(out) as progress:
                 answer: Any = Asker(progress) if asking else on_conflict
@@ -202,14 +209,19 @@ def _asks(out: Output, on_conflict: str | None, *, worm: bool) -> bool:
 
 
 def _done(out: Output, vault: rz.Vault, result: rz.BackupResult) -> int:
+    status, fields = finished(out, result)
+    return out.document(status, {**vault_fields(vault), **fields})
+
+
+def finished(out: Output, result: rz.BackupResult) -> tuple[Exit, dict[str, Any]]:
+    """Say what a backup did; returns the exit code and what JSON says of it."""
     _summary(out, result)
     for note in result.notes:
         if not out.json:
             out.note(f"rozenfmt: note: {message(note)}")
     _conflicts(out, result)
     out.problems(result.problems, result.problem_count)
-    status = Exit.DONE if result.complete else Exit.INCOMPLETE
-    return out.document(status, {**vault_fields(vault), **_fields(result)})
+    return Exit.DONE if result.complete else Exit.INCOMPLETE, _fields(result)
 
 
 def _summary(out: Output, result: rz.BackupResult) -> None:
@@ -220,6 +232,8 @@ def _summary(out: Output, result: rz.BackupResult) -> None:
         f"  {counted(result, result.same)}",
         f"  read {size(result.read_bytes)}, stored {size(result.stored_bytes)}, {duration(result.seconds)}",
     )
+    if result.resumed_bytes:
+        out.summary(f"  went on with an interrupted backup, which had stored {size(result.resumed_bytes)}")
     metadata, data = result.leans_on
     out.detail(f"  refers to {count(data, 'data archive')} and {count(metadata, 'earlier metadata archive')}")
     for move in result.moves:
@@ -267,6 +281,7 @@ def _fields(result: rz.BackupResult) -> dict[str, Any]:
         "content_bytes": result.content_bytes,
         "read_bytes": result.read_bytes,
         "stored_bytes": result.stored_bytes,
+        "resumed_bytes": result.resumed_bytes,
         "counts": {
             "new": result.new,
             "changed": result.changed,

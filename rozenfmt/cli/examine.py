@@ -73,7 +73,7 @@ def _add_check(group: click.Group) -> None:
                     identities=reading.identities,
                     verify_key=reading.verify_key,
                     allow_plain=reading.allow_plain,
-                    storage_options=reading.storage_options,
+                    **reading.connection,
                     workers=workers,
                     progress=progress,
                 )
@@ -154,7 +154,7 @@ def _add_inspect(group: click.Group) -> None:
             identities=reading.identities,
             # Only structure is shown, and whether it is encrypted.
             allow_plain=True,
-            storage_options=reading.storage_options,
+            **reading.connection,
         )
         for item in found:
             if isinstance(item, rz.Inspection):
@@ -258,7 +258,7 @@ def _add_salvage(group: click.Group) -> None:
                 destination,
                 identities=reading.identities,
                 allow_plain=reading.allow_plain,
-                storage_options=reading.storage_options,
+                **reading.connection,
                 progress=progress,
                 **options,
             )
@@ -368,7 +368,11 @@ def _side(location: str, how: Reading) -> str | rz.Archive:
     """A directory's path, or an archive opened."""
     if "://" in location:
         return how.open(location)
-    return location if os.path.isdir(location) else replace(how, storage_options=None).open(location)
+    return (
+        location
+        if os.path.isdir(location)
+        else replace(how, connection={**how.connection, "storage_options": None}).open(location)
+    )
 
 
 # --- joined objects -----------------------------------------------------------------------------
@@ -386,7 +390,7 @@ def _add_join(group: click.Group) -> None:
         location: str,
         archives: tuple[str, ...],
         overwrite: bool,
-        storage_options: dict[str, Any] | None,
+        connection: dict[str, Any],
     ) -> int:
         """Join archives into one object, each readable with its own key; needs no key.
 
@@ -395,7 +399,7 @@ def _add_join(group: click.Group) -> None:
           rozenfmt archive join year.rzn january.rzn february.rzn
         """
         out.after_interrupt = "nothing was written"
-        members = rz.join(location, archives, overwrite=overwrite, storage_options=storage_options)
+        members = rz.join(location, archives, overwrite=overwrite, **connection)
         out.after_interrupt = "the object is complete"
         return _show_members(out, location, members)
 
@@ -404,7 +408,7 @@ def _add_members(group: click.Group) -> None:
     @command(group, "members")
     @storage
     @click.argument("location", metavar="ARCHIVE")
-    def members(out: Output, *, location: str, storage_options: dict[str, Any] | None) -> int:
+    def members(out: Output, *, location: str, connection: dict[str, Any]) -> int:
         """List the archives in an object; needs no key.
 
         Numbers and ids are what --member takes.
@@ -413,7 +417,7 @@ def _add_members(group: click.Group) -> None:
         Example:
           rozenfmt archive members year.rzn
         """
-        found = rz.members(location, storage_options=storage_options)
+        found = rz.members(location, **connection)
         if not out.json:
             out.quiet = False  # the list is the result, not a summary
         return _show_members(out, location, found)

@@ -16,7 +16,7 @@ import click
 
 import rozenfmt as rz
 
-from . import archive, backup, examine, keys, owner, rebuild, restore, snapshots, verify
+from . import archive, backup, examine, keys, owner, probe, rebuild, restore, resume, snapshots, verify
 from .keyfiles import refuse_secrets
 from .options import State
 from .output import Exit, Output, message, text_fields
@@ -29,7 +29,7 @@ Exit codes:
   1  failed, or interrupted
   2  wrong usage
   3  done, but incomplete: problems were reported
-  4  differences found
+  4  differences found; of "probe": something that is needed is missing
 
 \b
 Environment:
@@ -79,7 +79,7 @@ def archive_group() -> None:
     """
 
 
-for module in (keys, owner, backup, snapshots, restore, verify, rebuild):
+for module in (keys, owner, backup, resume, snapshots, restore, verify, rebuild, probe):
     module.add_commands(root)
 archive.add_commands(archive_group)
 examine.add_commands(archive_group)

@@ -15,12 +15,25 @@ import rozenfmt as rz
 
 from .keyfiles import identities_from, read_small, verify_key_from
 from .output import Output
+from .progress import retries_shown
 
-__all__ = ["Reading", "State", "byte_size", "command", "key_options", "reading", "storage", "storage_named"]
+__all__ = [
+    "Reading",
+    "State",
+    "byte_size",
+    "command",
+    "key_options",
+    "options_from",
+    "reading",
+    "source_options",
+    "storage",
+    "storage_named",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _COMMON: Final = 4
+_TIME: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[smh]?)", re.IGNORECASE)
 _SIZE: Final = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[KMGT]?)(?P<suffix>i?B)?", re.IGNORECASE)
 
 
@@ -41,6 +54,25 @@ def byte_size(value: str) -> int:
     base = 1000 if match["suffix"] and match["suffix"].upper() == "B" and match["unit"] else 1024
     power = " KMGT".index(match["unit"].upper() or " ")
     return int(float(match["number"]) * base**power)
+
+
+def rate(value: str) -> float:
+    """Bytes per second: 500 is 500 KiB; with a unit it is what ``byte_size`` says."""
+    text = value.strip()
+    bytes_a_second = float(byte_size(text + "K" if text[-1:].isdigit() else text))
+    if not bytes_a_second:
+        msg = "a limit of 0 would never end; leave the option out for no limit"
+        raise click.BadParameter(msg)
+    return bytes_a_second
+
+
+def seconds(value: str) -> float:
+    """A time span: 90, 90s, 10m, 2h."""
+    match = _TIME.fullmatch(value.strip())
+    if match is None:
+        msg = f"{value!r} is not a time span; write for example 90s, 10m or 2h"
+        raise click.BadParameter(msg)
+    return float(match["number"]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match["unit"].lower()]
 
 
 def member_name(value: str) -> bytes | int:
@@ -71,7 +103,8 @@ def command(
                 verbose=verbose,
                 json=as_json,
             )
-            return function(state.output, **arguments)
+            with retries_shown(state.output):
+                return function(state.output, **arguments)
 
         for option in (
             click.option("--debug", is_flag=True, help="Show a traceback if something fails."),
@@ -114,7 +147,7 @@ def key_options(function: Command) -> Command:
 
 
 def storage(function: Command) -> Command:
-    """``-o``, ``--storage-option`` and ``--storage-options-file``, given to the command as ``storage_options``."""
+    """All that concerns the storage, given to the command as ``connection``: keyword arguments for the library."""
     return storage_named("-o", "--storage-option")(function)
 
 
@@ -123,41 +156,98 @@ def storage_named(*names: str) -> Callable[[Command], Command]:
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
-        def call(*args: Any, storage_option: tuple[str, ...], storage_options_file: str | None, **rest: Any) -> Any:
-            options = _storage_options(storage_option, storage_options_file)
-            return function(*args, storage_options=options, **rest)
+        def call(
+            *args: Any,
+            storage_option: tuple[str, ...],
+            storage_options_file: str | None,
+            retry_for: float | None,
+            limit_upload: float | None,
+            limit_download: float | None,
+            **rest: Any,
+        ) -> Any:
+            connection = {
+                "storage_options": options_from(storage_option, storage_options_file, "storage option"),
+                "retry": None if retry_for is None else _retry(retry_for),
+                "bandwidth": None
+                if limit_upload is limit_download is None
+                else rz.Bandwidth(up=limit_upload, down=limit_download),
+            }
+            return function(*args, connection=connection, **rest)
 
-        file = click.option(
-            "--storage-options-file",
-            metavar="FILE",
-            help="JSON object of such options; for secrets that no environment variable or profile gives.",
-        )
-        pair = click.option(
-            *names,
-            "storage_option",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Option for the storage (fsspec); VALUE may be JSON. Repeatable. Others see it: no secrets.",
-        )
-        return pair(file(call))  # type: ignore[return-value]
+        wrapped: Callable[..., Any] = call
+        for option in (
+            click.option(
+                "--limit-download", type=rate, metavar="RATE", help="Receive at most RATE from the storage; likewise."
+            ),
+            click.option(
+                "--limit-upload",
+                type=rate,
+                metavar="RATE",
+                help="Send at most RATE a second to the storage: a number of KiB, or with a unit such as 2MiB.",
+            ),
+            click.option(
+                "--retry-for",
+                type=seconds,
+                metavar="TIME",
+                help="Try again for so long while the storage fails: 90s, 10m or 2h. By default 5 minutes for one "
+                "request, and seconds for an address that never answered; 0 tries once.",
+            ),
+            click.option(
+                "--storage-options-file",
+                metavar="FILE",
+                help="JSON object of such options; for secrets that no environment variable or profile gives.",
+            ),
+            click.option(
+                *names,
+                "storage_option",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Option for the storage (fsspec); VALUE may be JSON. Repeatable. Others see it: no secrets.",
+            ),
+        ):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[return-value]
 
     return decorate
 
 
-def _storage_options(pairs: tuple[str, ...], file: str | None) -> dict[str, Any] | None:
+def _retry(seconds: float) -> rz.RetryPolicy:
+    return rz.RetryPolicy(per_request=seconds, budget=seconds, first_contact=seconds)
+
+
+def source_options(function: Command) -> Command:
+    """Options for sources that are URLs, given to the command as one ``source_options``."""
+
+    @functools.wraps(function)
+    def call(*args: Any, source_option: tuple[str, ...], source_options_file: str | None, **rest: Any) -> Any:
+        options = options_from(source_option, source_options_file, "source option")
+        return function(*args, source_options=options, **rest)
+
+    file = click.option("--source-options-file", metavar="FILE", help="JSON object of such options, for secrets.")
+    pair = click.option(
+        "--source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Option for sources that are URLs (fsspec); as -o. For those at or below one: URL=JSON. Repeatable.",
+    )
+    return pair(file(call))  # type: ignore[return-value]
+
+
+def options_from(pairs: tuple[str, ...], file: str | None, what: str) -> dict[str, Any] | None:
+    """Options of fsspec from pairs ``KEY=VALUE`` and a JSON file; None if there are none."""
     options: dict[str, Any] = {}
     if file is not None:
         try:
-            options = json.loads(read_small(file, "the storage options"))
+            options = json.loads(read_small(file, f"the {what}s"))
         except ValueError:
             options = []  # type: ignore[assignment]
         if not isinstance(options, dict):
-            msg = f"{file} does not hold a JSON object of storage options"
+            msg = f"{file} does not hold a JSON object of {what}s"
             raise rz.UsageError(msg)
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            msg = "a storage option is written KEY=VALUE"
+            msg = f"a {what} is written KEY=VALUE"
             raise rz.UsageError(msg)
         try:
             options[key] = json.loads(value)
@@ -175,14 +265,14 @@ class Reading:
         verify_key: The writer that must have signed it.
         allow_plain: Whether it may be unencrypted although a key is at hand.
         member: Which archive of a joined object.
-        storage_options: For fsspec.
+        connection: Keyword arguments for what opens a storage.
     """
 
     identities: tuple[rz.Identity | rz.Passphrase, ...]
     verify_key: rz.VerifyKey | None
     allow_plain: bool
     member: bytes | int | None
-    storage_options: dict[str, Any] | None
+    connection: dict[str, Any]
 
     def open(self, location: str) -> rz.Archive:
         """Open an archive so."""
@@ -192,7 +282,7 @@ class Reading:
             verify_key=self.verify_key,
             allow_plain=self.allow_plain,
             member=self.member,
-            storage_options=self.storage_options,
+            **self.connection,
         )
 
 
@@ -212,7 +302,7 @@ def reading(*, verify: bool = True, member: bool = True) -> Callable[[Command], 
             passphrase: bool,
             passphrase_file: str | None,
             allow_plain: bool,
-            storage_options: dict[str, Any] | None,
+            connection: dict[str, Any],
             verify_key: str | None = None,
             which: bytes | int | None = None,
             **rest: Any,
@@ -222,7 +312,7 @@ def reading(*, verify: bool = True, member: bool = True) -> Callable[[Command], 
                 identities=identities_from(identity, ask=passphrase, passphrase_file=passphrase_file),
                 allow_plain=allow_plain,
                 member=which,
-                storage_options=storage_options,
+                connection=connection,
             )
             return function(*args, reading=how, **rest)
 

@@ -22,6 +22,7 @@ from rozenfmt.display import count, safe, size
 
 if TYPE_CHECKING:
     import rozenfmt as rz
+    from rozenfmt.adapters import ProgressBar
 
 __all__ = [
     "Exit",
@@ -110,6 +111,7 @@ class Output:
         verbose: More details, and every problem.
         json: Results as JSON on standard output.
         after_interrupt: What an interruption leaves behind, for the message.
+        bar: The progress bar that is shown now, or None.
     """
 
     command: str = ""
@@ -117,6 +119,7 @@ class Output:
     verbose: bool = False
     json: bool = False
     after_interrupt: str = ""
+    bar: ProgressBar | None = None
 
     def line(self, text: str) -> None:
         """A line of the result, on standard output."""

@@ -88,7 +88,7 @@ def _add_init(root: click.Group) -> None:
             owner=access.identities[0],
             recipients=recipients,
             browsers=browsers,
-            storage_options=access.storage_options,
+            **access.connection,
             cache_dir=cache_dir(),
         ) as vault:
             host = file = None

@@ -37,7 +37,7 @@ def add_commands(root: click.Group) -> None:
           rozenfmt rebuild-cache s3://bucket/vault -i me.key
         """
         out.after_interrupt = "the cache is empty; run it again, or let the next backup read everything"
-        host = find_host_key(location, host_key, access.storage_options)
+        host = find_host_key(location, host_key, access.connection)
         with access.open(out, location, host=host) as vault:
             with progress_bar(out) as progress:
                 result: rz.RebuildResult = vault.rebuild_catalog(progress)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, Final
 
 import click
 
 import rozenfmt as rz
+from rozenfmt.adapters import ProgressBar
 
 from .access import Access, access, vault_fields
 from .options import command
@@ -100,12 +102,28 @@ def add_commands(root: click.Group) -> None:
             raise rz.UsageError(msg)
         with access.open(out, location) as vault:
             snapshot = vault.snapshot(which, before=before) if which is not None else None
-            with progress_bar(out) as progress:
-                report = vault.verify(snapshot, against=against, progress=progress, **options)
+            with progress_bar(out) as bar:
+                report = vault.verify(snapshot, against=against, progress=_Announcing(out, bar), **options)
             _show(out, vault, snapshot, against, report)
             status = _status(report)
             fields = _fields(snapshot, report) if out.json else {}
             return out.document(status, {**vault_fields(vault), **fields})
+
+
+class _Announcing:
+    """Says how much will be read before it is; then feeds the bar, if there is one."""
+
+    def __init__(self, out: Output, bar: ProgressBar | None) -> None:
+        self._out = out
+        self._bar = bar
+
+    def __call__(self, event: rz.Event) -> None:
+        first = isinstance(event, rz.Progress) and (event.operation, event.files, event.bytes_done) == ("verify", 0, 0)
+        if first and isinstance(event, rz.Progress) and event.bytes_total:
+            with self._bar.paused() if self._bar is not None else nullcontext():
+                self._out.summary(f"to read: {size(event.bytes_total)}")
+        if self._bar is not None:
+            self._bar(event)
 
 
 def _status(report: rz.VerifyReport) -> Exit:

@@ -109,17 +109,17 @@ class Upload(Protocol):
         """
         ...
 
+    @property
+    def leftover(self) -> Leftover | None:
+        """What would be left in the storage if the process died now; None if nothing was sent yet."""
+        ...
+
     def mark(self) -> Mark | None:
         """Mark the current position; None where nothing of an unfinished upload could be kept."""
         ...
 
     def state_at(self, mark: Mark) -> UploadState | None:
-        """How to go on from a mark after a crash; None while bytes before it are still on their way.
-
-        Raises:
-            StorageError: Some of them were refused.
-
-        """
+        """How to go on from a mark after a crash; None while bytes before it are not known to be stored."""
         ...
 
     @property

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import ConflictError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, ObjectInfo
-from rozenfmt.storage.redact import Redactor
-from rozenfmt.storage.retry import RetryPolicy, call
+from rozenfmt.storage.generic_errors import advice, describe, is_final, is_transient
+from rozenfmt.storage.redact import Redactor, server_of
+from rozenfmt.storage.retry import Retries, RetryPolicy, call
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import TypeVar
 
+    from rozenfmt.storage.bandwidth import Bandwidth, Pace
     from rozenfmt.storage.base import UploadState
 
     T = TypeVar("T")
@@ -40,13 +42,8 @@ _PARTIAL: Final = re.compile(r"(?P<name>.*)\.partial-[0-9a-f]{12}", re.DOTALL)
 _MAGIC: Final = re.compile(r"[*?\[\]{}]")
 _NAME_MAX: Final = 255
 
-_FINAL_ERRORS: Final = (
-    FileExistsError,
-    FileNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
+# Seconds that a connection of SFTP may be silent; by itself it waits for ever.
+_SILENCE: Final = 60.0
 
 # Makes "look, then move" one step among the threads of this process; for memory:// that is all
 # there is.  One lock for all folders: it is held for a moves's time only.
@@ -61,16 +58,33 @@ class GenericStorage:
     Args:
         url: URL of the folder.
         options: Options of the file system.
-        retry: How often and how long reading, listing and deleting are tried.
+        retry: How long connecting, reading and listing are tried.
+        bandwidth: Limits of what goes up and comes down.  A back-end that collects what it is given
+            before it sends it does so at its own speed; over time the limit holds.
 
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        bandwidth: Bandwidth | None = None,
+    ) -> None:
         self.redactor = Redactor(url, options)
-        self.retry = retry or RetryPolicy()
+        self.retry = Retries(retry, describe)
+        self.sending: Pace | None = None if bandwidth is None else bandwidth.sending
+        self._receiving: Pace | None = None if bandwidth is None else bandwidth.receiving
+        self._broken = False
+        self.server = server_of(options)
         self.url = self.redactor.text(url)
         self._pid = os.getpid()
         self.fs, root = self._connect(url, options)
+        if not hasattr(self.fs, "_connect"):
+            # It has not asked its server for anything yet.
+            self.retry = Retries(retry, describe)
+        self._set_up()
         # Connections of the file systems that are not asynchronous are not to be shared by threads:
         # with that of SFTP, one thread takes the answer of another, which then waits for ever.
         self._alone: AbstractContextManager[Any] = contextlib.nullcontext() if self.fs.async_impl else threading.RLock()
@@ -90,8 +104,7 @@ class GenericStorage:
             # Some file systems take an empty range for a range without an end.
             self._require_size(name, start, self.size(name))
             return b""
-        # cat_file, since cat() would take the name for a pattern.
-        data = self._again("read", name, lambda: self._cat(path, start, start + length))
+        data = self._read(path, name, start, start + length)
         if len(data) != length:
             self._require_size(name, start + length, self.size(name))
             msg = f"{self._where(name)} gave {len(data)} bytes where {length} were asked for; try again"
@@ -184,6 +197,10 @@ class GenericStorage:
                     close()
                 return
 
+    def interrupt(self) -> None:
+        """The user wants to stop: end what other threads wait for."""
+        self.retry.interrupt()
+
     # The rest serves GenericUpload.
 
     def path(self, name: str) -> str:
@@ -241,7 +258,13 @@ class GenericStorage:
             options["auth"] = tuple(options["auth"])
         try:
             # An instance shared with others would share their caches and connections.
-            fs, root = fsspec.url_to_fs(url, skip_instance_cache=True, **options)
+            fs, root = call(
+                self.retry,
+                lambda: fsspec.url_to_fs(url, skip_instance_cache=True, **options),
+                is_transient,
+                action="open",
+                where=self.url,
+            )
         except ImportError as error:
             msg = f"{self.url} needs a package that is not installed: {error}"
             raise StorageError(self.redactor.text(msg), fatal=True) from self.redactor.cause(error)
@@ -254,17 +277,84 @@ class GenericStorage:
         return fs, str(root)
 
     def _again(self, action: str, name: str | None, fn: Callable[[], T]) -> T:
-        with self.explained(action, name):
-            return call(self.retry, fn, _is_transient)
+        """Work that may be repeated, until it succeeds; others may work in between."""
+
+        def once() -> T:
+            with self._alone:
+                if self._broken:
+                    self._reconnect()
+                try:
+                    return fn()
+                except Exception as error:
+                    self._broken = is_transient(error)
+                    raise
+
+        try:
+            return call(self.retry, once, is_transient, action=action, where=self._where(name))
+        except (StorageError, ConflictError, UsageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - back-ends raise what they like
+            raise self._explain(error, action, name) from self.redactor.cause(error)
+        except BaseException:
+            self.retry.interrupt()
+            raise
+
+    def _reconnect(self) -> None:
+        """Make a new connection where the file system keeps one of its own, as SFTP, FTP and SMB do."""
+        connect = getattr(self.fs, "_connect", None)
+        if connect is not None and not self.fs.async_impl:
+            with contextlib.suppress(Exception):
+                # It is broken already; what it says about that is of no interest.
+                self.fs.client.close()
+            connect()
+            self._set_up()
+        self._broken = False
+
+    def _set_up(self) -> None:
+        """What the file system's own options do not offer."""
+        channel = getattr(getattr(self.fs, "ftp", None), "get_channel", None)
+        if channel is not None:
+            channel().settimeout(_SILENCE)
+        # The attempts of webdav4 would multiply ours.
+        if hasattr(getattr(self.fs, "client", None), "with_retry"):
+            self.fs.client.with_retry = _once
+
+    def check_interrupt(self) -> Callable[[], None]:
+        """What raises once ``interrupt`` was called."""
+        before = self.retry.interrupts
+
+        def check() -> None:
+            if self.retry.interrupts != before:
+                msg = f"work on {self.url} was interrupted"
+                raise StorageError(msg)
+
+        return check
+
+    def _read(self, path: str, name: str, start: int, end: int) -> bytes:
+        """The bytes of a range, in pieces where the pace is limited."""
+        if self._receiving is None:
+            return self._again("read", name, lambda: self._cat(path, start, end))
+        check = self.check_interrupt()
+        parts = bytearray()
+        while start < end:
+            stop = min(end, start + self._receiving.piece(_STREAM_PIECE))
+            piece = self._again("read", name, lambda start=start, stop=stop: self._cat(path, start, stop))  # type: ignore[misc]
+            parts += piece
+            if len(piece) != stop - start:
+                break
+            self._receiving.take(len(piece), check)
+            start = stop
+        return bytes(parts)
 
     def _cat(self, path: str, start: int, end: int) -> bytes:
+        # cat_file, since cat() would take the name for a pattern.
         data = self.fs.cat_file(path, start=start, end=end)
         return data if isinstance(data, bytes) else bytes(data)
 
     def _find(self, folder: str) -> dict[str, int]:
         self.fs.invalidate_cache()
         try:
-            found = self.fs.find(folder, detail=True)
+            found = self.fs.find(folder, detail=True, **self._find_options())
         except FileNotFoundError:
             return {}
         return {
@@ -273,6 +363,15 @@ class GenericStorage:
             # Asked for a folder that is a file, find() returns that file, without a type.
             if info.get("type", "directory") != "directory" and path.startswith(self._root)
         }
+
+    def _find_options(self) -> dict[str, str]:
+        """What keeps fsspec's own ``find`` from taking a folder that cannot be listed for an empty one."""
+        from fsspec import AbstractFileSystem
+        from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
+
+        kind = type(self.fs)
+        walks = kind._find is AsyncFileSystem._find if self.fs.async_impl else kind.find is AbstractFileSystem.find  # noqa: SLF001
+        return {"on_error": "raise"} if walks else {}
 
     def _stream(self, name: str, start: int, end: int | None) -> Iterator[bytes]:
         if end is None or start == end:
@@ -296,20 +395,9 @@ class GenericStorage:
         where = self._where(name)
         reason = type(error).__name__
         detail = self.redactor.text(str(error))
-        if isinstance(error, FileNotFoundError):
-            advice = "there is no such object or folder; check the name and the URL"
-        elif isinstance(error, PermissionError):
-            advice = "access is denied; check the credentials and what they may do"
-        elif isinstance(error, IsADirectoryError):
-            advice = "it is a folder, not an object; choose another name"
-        else:
-            advice = "check the connection and the credentials, then try again"
-        msg = (
-            f"cannot {action} {where}: {reason} ({detail}); {advice}"
-            if detail
-            else (f"cannot {action} {where}: {reason}; {advice}")
-        )
-        return StorageError(msg, object=name, fatal=isinstance(error, _FINAL_ERRORS))
+        said = f"{reason} ({detail})" if detail else reason
+        msg = f"cannot {action} {where}: {said}; {advice(error)}"
+        return StorageError(msg, object=name, fatal=is_final(error))
 
 
 class GenericUpload(BaseUpload):
@@ -330,11 +418,20 @@ class GenericUpload(BaseUpload):
         self._overwrite = overwrite
         self._partial = _partial_path(path)
         self._moved = False
+        if storage.sending is not None:
+            pace, check = storage.sending, storage.check_interrupt()
+            self.paced = lambda data: pace.slices(data, check)
         with storage.explained("create", name):
             folder = path.rpartition("/")[0]
             if folder:
                 storage.fs.makedirs(folder, exist_ok=True)
             self._file: Any = storage.fs.open(self._partial, "wb")
+
+    @property
+    def leftover(self) -> Leftover:
+        """The file with the temporary name."""
+        folder, slash, _ = self.name.rpartition("/")
+        return Leftover(self.name, folder + slash + self._partial.rpartition("/")[2])
 
     def _write(self, data: bytes | memoryview) -> None:
         with self._storage.explained("write", self.name):
@@ -460,7 +557,5 @@ def _send_at_once(fs: Any) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, _FINAL_ERRORS) or not isinstance(error, Exception):
-        return False
-    return isinstance(error, (OSError, EOFError)) or "Timeout" in type(error).__name__
+def _once(attempt: Callable[[], T]) -> T:
+    return attempt()

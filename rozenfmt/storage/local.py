@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalStorage"]
 
 _STREAM_PIECE: Final = 4 << 20
-_READ_AHEAD: Final = 16 << 20
+_AHEAD: Final = 4
 _NAME_MAX: Final = 255
 _PARTIAL: Final = re.compile(r"\.(?P<name>.*)\.rozen-[0-9a-f]{8}\.partial", re.DOTALL)
 
@@ -212,12 +212,16 @@ class LocalStorage:
                 raise _too_short(path, name, end, status.st_size)
             _advise(fd, start, end - start, "POSIX_FADV_SEQUENTIAL")
             while start < end:
-                piece = min(_STREAM_PIECE, end - start)
-                _advise(fd, start + piece, min(_READ_AHEAD, end - start - piece), "POSIX_FADV_WILLNEED")
+                piece = min(self._stream_piece(), end - start)
+                _advise(fd, start + piece, min(_AHEAD * piece, end - start - piece), "POSIX_FADV_WILLNEED")
                 with _explained("read", path, name):
                     data = _pread(fd, start, piece, path, name)
                 yield data
                 start += piece
+
+    def _stream_piece(self) -> int:
+        """Bytes that are read at a time."""
+        return _STREAM_PIECE
 
     def _walk(
         self,
@@ -330,6 +334,12 @@ class LocalUpload(BaseUpload):
             except FileNotFoundError:
                 # Published by a rename before the failure, or discarded in part before.
                 return
+
+    @property
+    def leftover(self) -> Leftover:
+        """The hidden file."""
+        folder, slash, _ = self.name.rpartition("/")
+        return Leftover(self.name, folder + slash + os.path.basename(self._partial))
 
     def _mark(self) -> Mark | None:
         return Mark(self.written)

@@ -17,10 +17,11 @@ from rozenfmt.storage.redact import Redactor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Storage
     from rozenfmt.storage.retry import RetryPolicy
 
-__all__ = ["Location", "open_storage", "resolve"]
+__all__ = ["Location", "is_url", "local_path", "open_storage", "resolve"]
 
 Location = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -32,7 +33,11 @@ _HTTP_SCHEMES = frozenset({"http", "https"})
 
 
 def open_storage(
-    url: Location, storage_options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None
+    url: Location,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
 ) -> Storage:
     """Open a folder.
 
@@ -40,7 +45,8 @@ def open_storage(
         url: URL or local path of the folder.  A local folder that does not exist is made when the
             first object is written to it, if its parent exists.
         storage_options: Options for the fsspec file system (credentials, endpoint, …).
-        retry: How often and how long to try again; None for the defaults.
+        retry: How long to try again; None for the defaults.  Of no meaning for a local folder.
+        bandwidth: Limits of what goes up and comes down.
 
     Raises:
         UsageError: The address is empty, or options were given for a local folder.
@@ -51,11 +57,15 @@ def open_storage(
     if not address:
         msg = "an empty string is not the address of a folder"
         raise UsageError(msg)
-    return _open(scheme, address, storage_options, retry=retry, make_root=True)
+    return _open(scheme, address, storage_options, retry=retry, bandwidth=bandwidth, make_root=True)
 
 
 def resolve(
-    url: Location, storage_options: Mapping[str, Any] | None = None, *, retry: RetryPolicy | None = None
+    url: Location,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
 ) -> tuple[Storage, str]:
     """Split the address of one object into its folder's storage and its name.
 
@@ -63,7 +73,8 @@ def resolve(
         url: URL or local path of the object.  A local folder that does not exist is not made: it
             is more likely a misspelling, or a disk that is not mounted.
         storage_options: Options for the fsspec file system (credentials, endpoint, …).
-        retry: How often and how long to try again; None for the defaults.
+        retry: How long to try again; None for the defaults.  Of no meaning for a local folder.
+        bandwidth: Limits of what goes up and comes down.
 
     Raises:
         UsageError: The address names a folder or a bucket only, or options were given for a local path.
@@ -86,7 +97,17 @@ def resolve(
         shown = Redactor(address, storage_options).text(address)
         msg = f"{shown!r} names no object; add the object's name after the last slash"
         raise UsageError(msg)
-    return _open(scheme, folder, storage_options, retry=retry, make_root=False), name
+    return _open(scheme, folder, storage_options, retry=retry, bandwidth=bandwidth, make_root=False), name
+
+
+def is_url(address: object) -> bool:
+    """Whether an address is that of another machine's files, or of memory: not of a local path."""
+    return isinstance(address, str) and _classify(address)[0] not in {None, *_LOCAL_SCHEMES}
+
+
+def local_path(address: Location) -> str:
+    """The path in an address that is not ``is_url``."""
+    return _classify(address)[1]
 
 
 def _classify(url: Location) -> tuple[str | None, str]:
@@ -113,19 +134,24 @@ def _open(
     options: Mapping[str, Any] | None,
     *,
     retry: RetryPolicy | None,
+    bandwidth: Bandwidth | None,
     make_root: bool,
 ) -> Storage:
     if scheme is None or scheme in _LOCAL_SCHEMES:
-        from rozenfmt.storage.local import LocalStorage
-
         if options:
             msg = "storage_options have no meaning for a local path; leave them out"
             raise UsageError(msg)
+        if bandwidth is not None:
+            from rozenfmt.storage.paced import PacedLocalStorage
+
+            return PacedLocalStorage(address, make_root=make_root, bandwidth=bandwidth)
+        from rozenfmt.storage.local import LocalStorage
+
         return LocalStorage(address, make_root=make_root)
     if scheme in _S3_SCHEMES:
         from rozenfmt.storage.s3 import S3Storage
 
-        return S3Storage(address, options, retry=retry)
+        return S3Storage(address, options, retry=retry, bandwidth=bandwidth)
     from rozenfmt.storage.generic import GenericStorage
 
-    return GenericStorage(address, options, retry=retry)
+    return GenericStorage(address, options, retry=retry, bandwidth=bandwidth)

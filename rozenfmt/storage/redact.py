@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["Redactor"]
+__all__ = ["Redactor", "server_of"]
 
 _MASK = "***"
 _USERINFO = re.compile(r"(://)[^/@\s]*@")
@@ -21,6 +21,8 @@ _QUERY = re.compile(r"(\bhttps?://[^\s?'\"]*|[^\s?'\"]*)\?[^\s'\"]*=[^\s'\"]*")
 _MIN_SECRET = 6
 # Values that name places, not secrets; masking them would only make messages useless.
 _PLAIN_OPTIONS = frozenset({"endpoint_url", "host", "hostname", "region_name", "username", "base_url", "bucket"})
+
+_SERVER_OPTIONS = ("endpoint_url", "base_url", "host", "port", "account_name")
 
 
 class Redactor:
@@ -58,6 +60,11 @@ class Redactor:
                 return None
             step = step.__cause__ or step.__context__
         return error
+
+
+def server_of(options: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Which server options name, where the address alone does not: the same address may be two places."""
+    return tuple(str((options or {}).get(key, "")).rstrip("/") for key in _SERVER_OPTIONS)
 
 
 def _secrets(value: Any, name: str = "") -> Iterator[str]:

@@ -12,22 +12,31 @@ to read, and S3 counts HEAD as a read.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
+import weakref
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rozenfmt.errors import RozenError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, ObjectInfo
-from rozenfmt.storage.redact import Redactor
-from rozenfmt.storage.retry import RetryPolicy, acall
-from rozenfmt.storage.s3_errors import FORBIDDEN, IntegrityError, code_of, explain, is_transient
+from rozenfmt.storage.redact import Redactor, server_of
+from rozenfmt.storage.retry import Retries, RetryPolicy, acall
+from rozenfmt.storage.s3_body import read_body, sent
+from rozenfmt.storage.s3_errors import FORBIDDEN, IntegrityError, code_of, describe, explain, is_throttle, is_transient
+from rozenfmt.storage.throttle import Limiter
 from rozenfmt.storage.upload import check_name, check_range
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Coroutine, Iterator, Mapping
+    import threading
+    from collections.abc import Awaitable, Coroutine, Iterator
 
+    from rozenfmt.storage.bandwidth import Bandwidth, Pace
     from rozenfmt.storage.base import UploadState
+    from rozenfmt.storage.network import Failure
     from rozenfmt.storage.s3_upload import S3Upload
 
 __all__ = ["Listed", "S3Storage"]
@@ -35,12 +44,34 @@ __all__ = ["Listed", "S3Storage"]
 T = TypeVar("T")
 
 _STREAM_PIECE: Final = 8 << 20
+_STREAM_PIECE_SMALLEST: Final = 256 << 10
+_STREAM_SECONDS: Final = 1
 _STREAM_AHEAD: Final = 2
 _KEY_MAX: Final = 1024
 _READ_TIMEOUT: Final = 60
+_CONNECT_TIMEOUT: Final = 20
+_LISTEN: Final = 0.25
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _NOT_SATISFIABLE: Final = 416
 _NO_SUFFIX_RANGES: Final = frozenset({400, 501})
+# Only Amazon is known to honour If-None-Match in every region.
+_AMAZON: Final = re.compile(r"https?://(?:[^/@]+\.)?amazonaws\.com(?:\.cn)?(?::\d+)?(?:/.*)?", re.IGNORECASE)
+_ACTIONS: Final = {
+    "abort_multipart_upload": "abort the upload of",
+    "complete_multipart_upload": "finish",
+    "create_multipart_upload": "begin",
+    "delete_object": "delete",
+    "get_object": "read",
+    "head_object": "read the size of",
+    "list_multipart_uploads": "list the unfinished uploads in",
+    "list_objects_v2": "list",
+    "list_parts": "list the parts of",
+    "put_object": "write",
+    "upload_part": "write part {PartNumber} of",
+}
+
+# What the task at hand last asked of the server.
+_asked: ContextVar[tuple[str, Mapping[str, Any]]] = ContextVar("asked")
 
 
 class Listed(NamedTuple):
@@ -68,8 +99,9 @@ class S3Storage:
     Args:
         url: ``s3://bucket`` or ``s3://bucket/folder``.
         options: Options of ``s3fs.S3FileSystem``.
-        retry: How often and how long a request is tried.
+        retry: How long a request is tried.
         parallel: Parts of one upload in flight, at most; each is held in memory until accepted.
+        bandwidth: Limits of what goes up and comes down.
 
     """
 
@@ -80,22 +112,30 @@ class S3Storage:
         *,
         retry: RetryPolicy | None = None,
         parallel: int = 4,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         if parallel < 1:
             msg = "at least one part must be in flight"
             raise UsageError(msg)
         self.redactor = Redactor(url, options)
-        self.retry = retry or RetryPolicy()
+        self.retry = Retries(retry, self._describe)
+        self.server = server_of(options)
         self.parallel = parallel
+        self.limiter = Limiter()
+        self._sending: Pace | None = None if bandwidth is None else bandwidth.sending
+        self._receiving: Pace | None = None if bandwidth is None else bandwidth.receiving
+        self._running: weakref.WeakSet[Any] = weakref.WeakSet()
         self._pid = os.getpid()
+        self._stall: float | None = _READ_TIMEOUT
         self._fs = self._connect(options)
-        self.bucket, self._folder = self._split(url)
-        self.url = f"s3://{self.bucket}/{self._folder}".rstrip("/")
-        # Whether If-None-Match is known to be honoured: always at AWS, elsewhere None (unknown)
-        # until the server refuses something because of it, or False once it refuses the header.
-        self.conditional: bool | None = None if self._fs.endpoint_url else True
+        self.bucket, self.folder = self._split(url)
+        self.url = f"s3://{self.bucket}/{self.folder}".rstrip("/")
+        # Whether If-None-Match is known to be honoured: at AWS from the first request on; elsewhere None
+        # (unknown) until the server refuses something because of it, or False once it refuses the header.
+        self.conditional: bool | None = None
+        self._endpoint: str | None = None
         # Whether a part that is sent again with other bytes replaces the first one; None until it was tried.
-        self.replaces_parts: bool | None = None if self._fs.endpoint_url else True
+        self.replaces_parts: bool | None = None
 
     def size(self, name: str) -> int:
         """Size of an object in bytes; ``StorageError`` if there is none."""
@@ -164,13 +204,13 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request("list_objects_v2", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
+                self.request("list_objects_v2", Bucket=self.bucket, Prefix=self.folder + prefix, **token),
                 action="list",
                 name=None,
                 permission="s3:ListBucket",
             )
             for item in page.get("Contents", ()):
-                name = item["Key"][len(self._folder) :]
+                name = item["Key"][len(self.folder) :]
                 # Consoles mark folders by empty objects whose key ends with a slash.
                 if name and not name.endswith("/"):
                     yield ObjectInfo(name, item["Size"])
@@ -196,7 +236,7 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self._folder + prefix, **token),
+                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self.folder + prefix, **token),
                 action="list the unfinished uploads in",
                 name=None,
                 permission="s3:ListBucketMultipartUploads",
@@ -204,8 +244,8 @@ class S3Storage:
             for item in page.get("Uploads", ()):
                 begun = item.get("Initiated")
                 when = 0 if begun is None else int(begun.timestamp() * 1e9)
-                if item["Key"].startswith(self._folder + prefix):
-                    yield Leftover(item["Key"][len(self._folder) :], item["UploadId"], when)
+                if item["Key"].startswith(self.folder + prefix):
+                    yield Leftover(item["Key"][len(self.folder) :], item["UploadId"], when)
             if not page.get("IsTruncated"):
                 return
             token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
@@ -226,11 +266,11 @@ class S3Storage:
         if self._pid == os.getpid():
             self.run(self._close(), action="close", name=None, permission="")
 
-    # The rest serves this module and s3_upload.
+    # The rest serves this module, s3_upload, and sources that are buckets.
 
     def key(self, name: str) -> str:
         """Key of an object in the bucket."""
-        key = self._folder + check_name(name)
+        key = self.folder + check_name(name)
         try:
             encoded = key.encode()
         except UnicodeEncodeError:
@@ -266,24 +306,58 @@ class S3Storage:
 
     def run(self, work: Coroutine[Any, Any, T], *, action: str, name: str | None, permission: str) -> T:
         """``submit`` and ``wait``."""
-        result: T = self.wait(self.submit(work), action=action, name=name, permission=permission)
+        future = self.submit(work)
+        self._running.add(future)
+        result: T = self.wait(future, action=action, name=name, permission=permission)
         return result
 
     def wait(self, future: Any, *, action: str, name: str | None, permission: str) -> Any:
         """Wait for work, and turn what it raises into an error that says what to do.
 
-        An interrupt cancels the request in flight.
+        An interrupt cancels the request in flight, and leaves seconds for those that clean up.
         """
+        from concurrent.futures import CancelledError
+
         try:
+            self._listen(future)
             return future.result()
+        except CancelledError:
+            msg = f"cannot {action} {self.redactor.text(self.where(name))}: interrupted"
+            raise StorageError(msg, object=name) from None
         except RozenError:
             raise
         except Exception as error:  # noqa: BLE001 - botocore, aiohttp and s3fs have no common root
             raise self.explained(error, action=action, name=name, permission=permission) from (
                 self.redactor.cause(error)
             )
+        except BaseException:
+            self.retry.interrupt()
+            raise
         finally:
             future.cancel()
+
+    def wait_for_slot(self, slots: threading.Semaphore) -> None:
+        """Wait until fewer parts are in flight; what is tried again meanwhile is told."""
+        try:
+            while not slots.acquire(timeout=_LISTEN):
+                self.retry.deliver()
+        except BaseException:
+            self.retry.interrupt()
+            raise
+
+    def interrupt(self) -> None:
+        """The user wants to stop: end what other threads wait for."""
+        self.retry.interrupt()
+        for future in list(self._running):
+            future.cancel()
+
+    def _listen(self, future: Any) -> None:
+        """Wait for work, and hand over what is told of retries meanwhile."""
+        from concurrent.futures import wait
+
+        while self.retry.listened and not future.done():
+            wait([future], timeout=_LISTEN)
+            self.retry.deliver()
 
     def explained(self, error: Exception, *, action: str, name: str | None, permission: str) -> StorageError:
         """The error for the user."""
@@ -301,7 +375,64 @@ class S3Storage:
 
     async def send(self, method: str, arguments: Mapping[str, Any]) -> Any:
         """One attempt.  The only place where requests leave; tests put their faults here."""
-        return await self._fs._call_s3(method, **arguments)  # noqa: SLF001 - the awaitable of call_s3
+        _asked.set((method, arguments))
+        async with self.limiter:
+            try:
+                await self._find_endpoint()
+                answer = await self._send(method, dict(arguments))
+            except Exception as error:
+                if is_throttle(error):
+                    self.limiter.throttled()
+                raise
+            self.limiter.succeeded()
+            return answer
+
+    async def _send(self, method: str, arguments: dict[str, Any]) -> Any:
+        call = self._fs._call_s3  # noqa: SLF001 - the awaitable of call_s3
+        body = arguments.pop("Body", None)
+        if body is None:
+            return await call(method, **arguments)
+        if isinstance(body, io.BytesIO):
+            body = body.getvalue()  # shares its memory
+
+        def request(body: Any) -> Awaitable[object]:
+            sending: Awaitable[object] = call(method, **arguments, Body=body)
+            return sending
+
+        return await sent(request, body, pace=self._sending, stall=self._stall, alive=self.retry.alive)
+
+    async def _find_endpoint(self) -> None:
+        """Where requests really go: the environment and profiles say it as well as options."""
+        if self._endpoint is None:
+            client = await self._fs.set_session()
+            self._endpoint = str(client.meta.endpoint_url)
+            if _AMAZON.fullmatch(self._endpoint):
+                self.conditional = True if self.conditional is None else self.conditional
+                self.replaces_parts = True
+
+    def _describe(self, error: Exception) -> Failure:
+        method, arguments = _asked.get(("", {}))
+        action = _ACTIONS.get(method, method.replace("_", " ") or "reach").format_map(arguments)
+        key = arguments.get("Key") or arguments.get("Prefix") or ""
+        return describe(error, action=action, where=self.redactor.text(f"s3://{self.bucket}/{key}"))
+
+    async def get_range(self, key: str, start: int, length: int) -> Ranged:
+        """The bytes of a range; fewer only if the object ends before (then ``total`` says where)."""
+
+        async def once() -> Ranged:
+            last = start + length - 1
+            try:
+                answer = await self.send(
+                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+                )
+            except Exception as error:
+                if code_of(error)[1] != _NOT_SATISFIABLE:
+                    raise
+                total = int((await self.request("head_object", Bucket=self.bucket, Key=key))["ContentLength"])
+                return Ranged(start, total, "", b"")
+            return await self._body(answer, start, length)
+
+        return await acall(self.retry, once, is_transient)
 
     async def listed(self, key: str) -> Listed | None:
         """What a listing says about one key, or None if it is not there."""
@@ -322,6 +453,7 @@ class S3Storage:
         options = dict(options or {})
         config = {
             "max_pool_connections": max(10, 2 * self.parallel),
+            "connect_timeout": _CONNECT_TIMEOUT,
             "read_timeout": _READ_TIMEOUT,
             # Checksum trailers end up inside the objects of some compatible servers; parts carry
             # Content-MD5 instead, which all of them know.
@@ -331,6 +463,7 @@ class S3Storage:
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             **options.pop("config_kwargs", {}),
         }
+        self._stall = config["read_timeout"] or None
         # A cached listing or a shared instance would show what was there before.
         options.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
         try:
@@ -362,7 +495,7 @@ class S3Storage:
             raise UsageError(msg)
 
     def _get(self, key: str, name: str, start: int, length: int) -> Ranged:
-        return self.run(self._get_range(key, start, length), action="read", name=name, permission="s3:GetObject")
+        return self.run(self.get_range(key, start, length), action="read", name=name, permission="s3:GetObject")
 
     def _require_size(self, name: str, wanted: int, size: int) -> None:
         if wanted > size:
@@ -382,8 +515,8 @@ class S3Storage:
         try:
             while ahead or asked < end:
                 while asked < end and len(ahead) < _STREAM_AHEAD:
-                    length = min(_STREAM_PIECE, end - asked)
-                    ahead.append((length, self.submit(self._get_range(key, asked, length))))
+                    length = min(self._stream_piece(), end - asked)
+                    ahead.append((length, self.submit(self.get_range(key, asked, length))))
                     asked += length
                 length, future = ahead.pop(0)
                 got = self.wait(future, action="read", name=name, permission="s3:GetObject")
@@ -412,24 +545,6 @@ class S3Storage:
             return found.size
         return int(answer["ContentLength"])
 
-    async def _get_range(self, key: str, start: int, length: int) -> Ranged:
-        """The bytes of a range; fewer only if the object ends before (then ``total`` says where)."""
-
-        async def once() -> Ranged:
-            last = start + length - 1
-            try:
-                answer = await self.send(
-                    "get_object", {"Bucket": self.bucket, "Key": key, "Range": f"bytes={start}-{last}"}
-                )
-            except Exception as error:
-                if code_of(error)[1] != _NOT_SATISFIABLE:
-                    raise
-                total = int((await self.request("head_object", Bucket=self.bucket, Key=key))["ContentLength"])
-                return Ranged(start, total, "", b"")
-            return await _body(answer, start, length)
-
-        return await acall(self.retry, once, is_transient)
-
     async def _get_suffix(self, key: str, length: int) -> Ranged | None:
         """The last bytes, or None if the server cannot say."""
 
@@ -452,9 +567,40 @@ class S3Storage:
             if wanted > length or start + wanted != total:
                 answer["Body"].close()
                 return None
-            return await _body(answer, start, wanted)
+            return await self._body(answer, start, wanted)
 
         return await acall(self.retry, once, is_transient)
+
+    async def _body(self, answer: Mapping[str, Any], start: int, length: int) -> Ranged:
+        """Read the answer to a ranged GET, after making sure that it is the range asked for."""
+        body = answer["Body"]
+        announced = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
+        size = int(answer["ContentLength"])
+        if announced is None:
+            begins, total = 0, size
+        else:
+            begins, total = int(announced[1]), int(announced[3])
+        if begins != start or size > length:
+            # Not read: it may be a terabyte.
+            body.close()
+            msg = "the server ignores ranges, without which no archive can be read; use another server or copy it"
+            raise StorageError(msg, fatal=True)
+        async with body as opened:
+            if self._receiving is None:
+                data = await opened.read()
+            else:
+                data = await read_body(opened.read, self._receiving, self.retry.alive)
+        if len(data) != size or start + len(data) < min(start + length, total):
+            msg = f"{len(data)} bytes arrived where {size} were announced"
+            raise IntegrityError(msg)
+        return Ranged(begins, total, str(answer.get("ETag", "")), data)
+
+    def _stream_piece(self) -> int:
+        """Bytes of one request of a stream; fewer where they come slowly, since a failure loses all of them."""
+        rate = None if self._receiving is None else self._receiving.rate
+        if rate is None:
+            return _STREAM_PIECE
+        return max(_STREAM_PIECE_SMALLEST, min(_STREAM_PIECE, int(rate * _STREAM_SECONDS)))
 
     async def _delete(self, key: str, name: str) -> None:
         # The request succeeds for what is not there, too.
@@ -467,25 +613,3 @@ class S3Storage:
         client, self._fs._s3 = self._fs._s3, None  # noqa: SLF001 - s3fs closes at collection only
         if client is not None:
             await client.__aexit__(None, None, None)
-
-
-async def _body(answer: Mapping[str, Any], start: int, length: int) -> Ranged:
-    """Read the answer to a ranged GET, after making sure that it is the range asked for."""
-    body = answer["Body"]
-    announced = _CONTENT_RANGE.fullmatch(answer.get("ContentRange", ""))
-    size = int(answer["ContentLength"])
-    if announced is None:
-        begins, total = 0, size
-    else:
-        begins, total = int(announced[1]), int(announced[3])
-    if begins != start or size > length:
-        # Not read: it may be a terabyte.
-        body.close()
-        msg = "the server ignores ranges, without which no archive can be read; use another server or copy it"
-        raise StorageError(msg, fatal=True)
-    async with body as opened:
-        data = await opened.read()
-    if len(data) != size or start + len(data) < min(start + length, total):
-        msg = f"{len(data)} bytes arrived where {size} were announced"
-        raise IntegrityError(msg)
-    return Ranged(begins, total, str(answer.get("ETag", "")), data)

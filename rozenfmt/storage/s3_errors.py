@@ -7,58 +7,62 @@ quote the request.
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 from rozenfmt.errors import StorageError
+from rozenfmt.storage.network import Failure, chain, is_certificate, is_network, retry_after, words
 
-__all__ = ["FORBIDDEN", "NOT_FOUND", "IntegrityError", "code_of", "explain", "is_transient"]
+__all__ = [
+    "FORBIDDEN",
+    "NOT_FOUND",
+    "IntegrityError",
+    "code_of",
+    "describe",
+    "explain",
+    "is_throttle",
+    "is_transient",
+]
 
 
 class IntegrityError(Exception):
     """The server holds other bytes than those that were sent, or sent fewer than it announced."""
 
 
-_TRANSIENT_CODES: Final = frozenset(
+# ServiceUnavailable is what S3 says when it wants fewer requests but has no time for SlowDown.
+_THROTTLE_CODES: Final = frozenset(
     {
-        "BadDigest",
-        "ConditionalRequestConflict",
-        "IncompleteBody",
-        "InternalError",
-        "OperationAborted",
-        "RequestTimeout",
+        "BandwidthLimitExceeded",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
         "ServiceUnavailable",
         "SlowDown",
         "SlowDownRead",
         "SlowDownWrite",
+        "Throttled",
+        "ThrottledException",
         "Throttling",
         "ThrottlingException",
         "TooManyRequests",
         "TooManyRequestsException",
-        "XAmzContentSHA256Mismatch",
     }
 )
+_TRANSIENT_CODES: Final = _THROTTLE_CODES | {
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "XAmzContentSHA256Mismatch",
+}
+_THROTTLE_STATUS: Final = frozenset({429, 503})
 FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
 _TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-# Exceptions of botocore, aiohttp and s3fs by name: importing them here would cost what the lazy
-# import of the back-end saves.
-_TRANSIENT_TYPES: Final = frozenset(
-    {
-        "ClientPayloadError",
-        "ClientOSError",
-        "ConnectTimeoutError",
-        "ConnectionClosedError",
-        "EndpointConnectionError",
-        "HTTPClientError",
-        "IncompleteReadError",
-        "ReadTimeoutError",
-        "ResponseParserError",
-        "ResponseStreamingError",
-        "ServerDisconnectedError",
-        "ServerTimeoutError",
-    }
-)
+# Exceptions of botocore by name: importing them here would cost what its lazy import saves.
 _CREDENTIAL_TYPES: Final = frozenset(
     {
         "CredentialRetrievalError",
@@ -72,11 +76,17 @@ _CREDENTIAL_TYPES: Final = frozenset(
 )
 
 _CREDENTIALS: Final = "check the access key, the secret and the session token"
+_FULL: Final = "the server's disks are full; free some space"
+_QUOTA: Final = "the quota is used up; free some space, or raise it"
+_EXPIRED: Final = "the session token has expired; get a new one"
 _ADVICE: Final[dict[str, str]] = {
+    "AccountProblem": "there is a problem with the account; ask the provider",
+    "AllAccessDisabled": "the provider has disabled all access to it; ask the provider",
     "AuthorizationHeaderMalformed": "check the region in client_kwargs",
     "EntityTooLarge": "the object is larger than the server allows; split the data",
     "EntityTooSmall": "the server wants larger parts; pass a larger part_size",
-    "ExpiredToken": "the session token has expired; get a new one",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
     "InvalidAccessKeyId": _CREDENTIALS,
     "InvalidBucketName": "the name of the bucket is not valid; correct the URL",
     "InvalidObjectState": "the object is in cold storage; restore (thaw) it first",
@@ -87,16 +97,20 @@ _ADVICE: Final[dict[str, str]] = {
     "NoSuchUpload": "the unfinished upload is gone (aborted by somebody or a lifecycle rule); begin again",
     "NotImplemented": "the server does not implement this request; another provider or version is needed",
     "PermanentRedirect": "the bucket lives in another region; set region_name in client_kwargs",
-    "QuotaExceeded": "the quota of the bucket is used up; free some space",
+    "NotSignedUp": "the account is not signed up for this service; ask the provider",
+    "QuotaExceeded": _QUOTA,
     "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
+    "ServiceQuotaExceeded": _QUOTA,
     "SignatureDoesNotMatch": _CREDENTIALS,
-    "XMinioStorageFull": "the server's disks are full; free some space",
+    "TokenRefreshRequired": _EXPIRED,
+    "XMinioAdminBucketQuotaExceeded": _QUOTA,
+    "XMinioStorageFull": _FULL,
 }
 _ADVICE_STATUS: Final[dict[int, str]] = {
     401: _CREDENTIALS,
     NOT_FOUND: "there is no such object or bucket; check the name and the URL",
     405: "the server does not allow this request here; check the URL and the object's retention",
-    507: "the server's disks are full; free some space",
+    507: _FULL,
 }
 
 
@@ -125,10 +139,39 @@ def is_transient(error: BaseException) -> bool:
     if code or status:
         # A few servers answer 200 or 500 with a code that no repetition changes.
         return code in _TRANSIENT_CODES or (status in _TRANSIENT_STATUS and code not in _ADVICE)
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return True
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & _TRANSIENT_TYPES) or "FSTimeoutError" in names
+    return is_network(error)
+
+
+def is_throttle(error: BaseException) -> bool:
+    """Whether the server asks for fewer requests."""
+    code, status = code_of(error)
+    return code in _THROTTLE_CODES or (status in _THROTTLE_STATUS and code not in _ADVICE)
+
+
+def describe(error: Exception, *, action: str, where: str) -> Failure:
+    """What a failure says to those who decide about another attempt."""
+    code, status = code_of(error)
+    return Failure(
+        str(error) if isinstance(error, IntegrityError) else _answer(code, status) or words(error),
+        answered=bool(code or status) or isinstance(error, IntegrityError),
+        throttled=is_throttle(error),
+        retry_after=retry_after(_headers(error).get("retry-after"), time.time()),
+        action=action,
+        where=where,
+    )
+
+
+def _answer(code: str, status: int) -> str:
+    return " ".join(filter(None, [code if not code.isdigit() else "", f"HTTP {status}" if status else ""]))
+
+
+def _headers(error: BaseException) -> dict[str, str]:
+    for step in chain(error):
+        response: Any = getattr(step, "response", None)
+        if isinstance(response, dict):
+            headers: dict[str, str] = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            return headers
+    return {}
 
 
 def explain(error: Exception, *, action: str, where: str, permission: str, name: str | None) -> StorageError:
@@ -144,7 +187,7 @@ def explain(error: Exception, *, action: str, where: str, permission: str, name:
     """
     code, status = code_of(error)
     transient = is_transient(error)
-    reason = " ".join(filter(None, [code if not code.isdigit() else "", f"HTTP {status}" if status else ""]))
+    reason = _answer(code, status)
     if isinstance(error, IntegrityError):
         reason = str(error)
         advice = "the network or the server changes data; do not trust it before the cause is found"
@@ -157,9 +200,12 @@ def explain(error: Exception, *, action: str, where: str, permission: str, name:
         advice = f"access is denied; grant {permission} to these credentials, or use others"
     elif status in _ADVICE_STATUS:
         advice = _ADVICE_STATUS[status]
+    elif is_certificate(error):
+        reason = words(error)
+        advice = "check the address, and that this machine trusts who signed it (AWS_CA_BUNDLE)"
     elif transient:
-        reason = reason or type(error).__name__
-        advice = "it kept failing after several attempts; check the network and the endpoint, then try again"
+        reason = reason or words(error)
+        advice = "it kept failing; check the network and the endpoint, then try again"
     else:
         reason = reason or type(error).__name__
         advice = "see the cause"

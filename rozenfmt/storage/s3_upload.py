@@ -24,7 +24,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rozenfmt.errors import ConflictError, StorageError, UsageError
-from rozenfmt.storage.base import Mark, ObjectInfo
+from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 from rozenfmt.storage.retry import acall
 from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, IntegrityError, code_of, is_transient
 from rozenfmt.storage.upload import BaseUpload
@@ -188,12 +188,20 @@ class S3Upload(BaseUpload):
             )
             self._upload_id = None
 
+    @property
+    def leftover(self) -> Leftover | None:
+        """The multipart upload, once it was begun."""
+        return None if self._upload_id is None else Leftover(self.name, self._upload_id)
+
     def _mark(self) -> Mark | None:
         # What was not begun costs nothing to begin again.
         return None if self._upload_id is None else Mark(self.written, self._buffer.getvalue())
 
     def _details(self, mark: Mark) -> dict[str, Any] | None:
-        self._collect()
+        for number, future in list(self._in_flight.items()):
+            # One that failed is told by the next write.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._accept(number)
         parts = (mark.offset - len(mark.tail)) // self._part_size
         if any(number <= parts for number in self._in_flight):
             return None
@@ -206,15 +214,13 @@ class S3Upload(BaseUpload):
 
     @property
     def replaces_parts(self) -> bool:
-        """Whether the server lets a part be sent again with other bytes."""
-        return self._storage.replaces_parts is not False
+        """Whether the server lets a part be sent again with other bytes; tried once for a storage."""
+        work = find_out_replacing(self._storage, self._key)
+        return bool(self._storage.run(work, action="begin", name=self.name, permission="s3:PutObject"))
 
     def can_go_on(self) -> bool:
         """Whether all parts that the server has are either known, or can be replaced."""
-        if all(number <= len(self._digests) for number in self._listed):
-            return True
-        work = find_out_replacing(self._storage, self._key)
-        return bool(self._storage.run(work, action="begin", name=self.name, permission="s3:PutObject"))
+        return all(number <= len(self._digests) for number in self._listed) or self.replaces_parts
 
     def _suspend(self) -> None:
         for future in self._in_flight.values():
@@ -238,7 +244,7 @@ class S3Upload(BaseUpload):
             self._digests.append(digest)
             self._etags[number] = f'"{digest.hex()}"'
             return
-        self._slots.acquire()
+        self._storage.wait_for_slot(self._slots)
         oldest = min(self._in_flight, default=number)
         if number - oldest >= self._storage.parallel:
             self._accept(oldest)
@@ -267,7 +273,6 @@ class S3Upload(BaseUpload):
     async def _begin(self) -> str:
         # The race is decided at commit; this saves sending terabytes that cannot be committed.
         await self._refuse_existing()
-        await find_out_replacing(self._storage, self._key)
         answer = await self._storage.request("create_multipart_upload", Bucket=self._storage.bucket, Key=self._key)
         self._began = _server_time(answer)
         return str(answer["UploadId"])
@@ -448,15 +453,12 @@ async def find_out_replacing(storage: S3Storage, key: str) -> bool:
         upload["UploadId"] = (await storage.request("create_multipart_upload", **upload))["UploadId"]
         try:
             await storage.request("upload_part", **upload, PartNumber=1, Body=b"1")
-            await storage.request("upload_part", **upload, PartNumber=1, Body=b"2")
-        except Exception as error:
-            if code_of(error)[1] != _NOT_IMPLEMENTED:
-                raise
+            await storage.send("upload_part", {**upload, "PartNumber": 1, "Body": b"2"})
+        except Exception:  # noqa: BLE001 - whatever the reason: not to rely on it is always right
             storage.replaces_parts = False
         else:
             storage.replaces_parts = True
-        finally:
-            await _abandon(storage, key, upload["UploadId"])
+        await _abandon(storage, key, upload["UploadId"])
     return storage.replaces_parts
 
 

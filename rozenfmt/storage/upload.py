@@ -15,7 +15,9 @@ from rozenfmt.errors import StorageError, UsageError
 from rozenfmt.storage.base import UploadState
 
 if TYPE_CHECKING:
-    from rozenfmt.storage.base import Mark, ObjectInfo
+    from collections.abc import Callable, Iterator
+
+    from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 
 __all__ = ["TRANSITIONS", "BaseUpload", "Event", "State", "as_view", "check_name", "check_range"]
 
@@ -67,6 +69,9 @@ class BaseUpload(ABC):
 
     """
 
+    # Cuts what is written into pieces and hands out each in its time; set where bandwidth is limited.
+    paced: Callable[[memoryview], Iterator[memoryview]] | None = None
+
     def __init__(self, name: str, written: int = 0) -> None:
         self.name = name
         self._state = State.OPEN
@@ -96,7 +101,10 @@ class BaseUpload(ABC):
         self._next(Event.WRITE)
         view = as_view(data)
         try:
-            if len(view):
+            if self.paced is not None:
+                for piece in self.paced(view):
+                    self._write(piece)
+            elif len(view):
                 self._write(data if isinstance(data, bytes) else view)
         except BaseException:
             self._state = self._next(Event.FAIL)
@@ -138,6 +146,11 @@ class BaseUpload(ABC):
             self._discard()
             self._state = after
 
+    @property
+    def leftover(self) -> Leftover | None:
+        """What would be left in the storage if the process died now; None if nothing was sent yet."""
+        return None
+
     def mark(self) -> Mark | None:
         """Mark the current position, to go on from after a crash.
 
@@ -152,19 +165,15 @@ class BaseUpload(ABC):
         return self._mark()
 
     def state_at(self, mark: Mark) -> UploadState | None:
-        """How to go on from a mark; None while bytes before it are still on their way.
+        """How to go on from a mark; None while bytes before it are not known to be stored.
 
         Raises:
-            UsageError: The upload is not open.
-            StorageError: Some of them were refused; the upload can only be discarded or suspended now.
+            UsageError: The upload was ended.
+            StorageError: The storage fails.
 
         """
-        self._next(Event.WRITE)
-        try:
-            details = self._details(mark)
-        except BaseException:
-            self._state = self._next(Event.FAIL)
-            raise
+        self._next(Event.SUSPEND)
+        details = self._details(mark)
         return None if details is None else UploadState(self.name, mark, details)
 
     @property

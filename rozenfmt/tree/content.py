@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rozenfmt.format.nodes import Entry, Mark
 from rozenfmt.tree.platform import next_data, next_hole, will_read_forward
@@ -12,7 +12,7 @@ from rozenfmt.tree.platform import next_data, next_hole, will_read_forward
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CHUNK_SIZE", "READ_TRIES", "FileReader", "Hole", "changed", "read_chunks"]
+__all__ = ["CHUNK_SIZE", "READ_TRIES", "FileReader", "Hole", "OpenFile", "Readable", "changed", "read_chunks"]
 
 CHUNK_SIZE = 4 << 20
 """Bytes that a reader holds at once."""
@@ -33,11 +33,12 @@ class Hole:
 
 
 def changed(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether a file was written, or had its metadata set, between two looks at it."""
+    """Whether a file was written or replaced, or had its metadata set, between two looks at it."""
     return (
         before.st_mtime_ns != after.st_mtime_ns
         or before.st_ctime_ns != after.st_ctime_ns
         or before.st_size != after.st_size
+        or before.st_ino != after.st_ino
     )
 
 
@@ -76,6 +77,38 @@ def read_chunks(fd: int, size: int, *, sparse: bool, chunk_size: int = CHUNK_SIZ
         yield from _run(fd, data, position, chunk_size)
 
 
+class Readable(Protocol):
+    """A file that is open, wherever it is."""
+
+    def chunks(self, size: int, *, sparse: bool) -> Iterator[bytes | Hole]:
+        """Read it from its beginning; ``OSError`` if that fails."""
+
+    def look(self) -> os.stat_result:
+        """Its state now; ``OSError`` if that cannot be told."""
+
+
+class OpenFile:
+    """A local file.
+
+    Args:
+        fd: Open for reading.
+        chunk_size: Bytes to be read at once.
+    """
+
+    def __init__(self, fd: int, chunk_size: int = CHUNK_SIZE) -> None:
+        self._fd = fd
+        self._chunk_size = chunk_size
+        will_read_forward(fd)
+
+    def chunks(self, size: int, *, sparse: bool) -> Iterator[bytes | Hole]:
+        """See ``read_chunks``."""
+        return read_chunks(self._fd, size, sparse=sparse, chunk_size=self._chunk_size)
+
+    def look(self) -> os.stat_result:
+        """As ``fstat``."""
+        return os.fstat(self._fd)
+
+
 class FileReader:
     """Content of a file that is too big, or too sparse, to be read whole. Iterate, then ``finish``.
 
@@ -84,22 +117,20 @@ class FileReader:
     ``finish`` marks it ``CHANGED``, and ``rewind`` allows another try if the consumer can take one.
     """
 
-    def __init__(self, fd: int, entry: Entry, stat: os.stat_result, *, chunk_size: int = CHUNK_SIZE) -> None:
-        self._fd = fd
+    def __init__(self, file: Readable, entry: Entry, stat: os.stat_result) -> None:
+        self._file = file
         self._entry = entry
         self._stat = stat
-        self._chunk_size = chunk_size
         self._size = 0
         self._tries = 1
         self._changed: bool | None = None  # as the first look after an iteration had it
         self.error: OSError | None = None
-        will_read_forward(fd)
 
     def __iter__(self) -> Iterator[bytes | Hole]:
         self._size = 0
         self._changed = None
         sparse = bool(self._entry.marks & Mark.SPARSE)
-        chunks = read_chunks(self._fd, self._stat.st_size, sparse=sparse, chunk_size=self._chunk_size)
+        chunks = self._file.chunks(self._stat.st_size, sparse=sparse)
         while True:
             # Only the read is guarded: an OSError of the consumer is not the file's.
             try:
@@ -120,7 +151,7 @@ class FileReader:
         marks = self._entry.marks
         try:
             if self._changed is None:
-                self._changed = changed(self._stat, os.fstat(self._fd))
+                self._changed = changed(self._stat, self._file.look())
             if self._changed:
                 marks |= Mark.CHANGED
         except OSError as error:
@@ -139,7 +170,7 @@ class FileReader:
             return False
         self._tries += 1
         try:
-            self._stat = os.fstat(self._fd)
+            self._stat = self._file.look()
         except OSError as error:
             self.error = error
             return False

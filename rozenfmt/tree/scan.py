@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from rozenfmt.errors import SourceError
 from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.tree.capture import GroupNames, LinkGroups, UserNames, entry_of
-from rozenfmt.tree.content import CHUNK_SIZE, READ_TRIES, FileReader, changed
+from rozenfmt.tree.content import CHUNK_SIZE, READ_TRIES, FileReader, OpenFile, changed
 from rozenfmt.tree.platform import (
     NO_ATIME,
     OPEN_DIRECTORY,
@@ -375,7 +375,7 @@ class Scanner:
 
     def _stream(self, fd: int, entry: Entry) -> bool:
         """Deliver a big or sparse file; False if it turned out to be unreadable."""
-        reader = FileReader(fd, entry, self.stat, chunk_size=self._chunk_size)
+        reader = FileReader(OpenFile(fd, self._chunk_size), entry, self.stat)
         self._sink.stream(entry, reader)
         marks = reader.finish().marks
         if reader.error is not None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from rozenfmt.archive.source import ArchiveSource, Caches, ObjectReader, Traffic
+from rozenfmt.archive.workers import in_threads
 from rozenfmt.errors import ArchiveError, BlockError, MissingArchive, RozenError, StorageError, TruncatedError
 from rozenfmt.format.registry import Kind, Suite
 
@@ -311,14 +312,11 @@ class Archives:
 
         Specification: vault.md, section 6, items 2 and 6.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
         listing = self._listed_objects(newer_than=time.monotonic())
         rows = [row for same in listing.meta.values() for row in same]
         with self._lock:
             self._failed.clear()
-        with ThreadPoolExecutor(min(_PARALLEL, len(rows) or 1), thread_name_prefix="rozenfmt-snapshots") as pool:
-            results = list(pool.map(self._snapshot, rows))
+        results = in_threads(self.storage, self._snapshot, rows, workers=_PARALLEL, name="snapshots")
         problems = list(listing.problems)
         found: list[Snapshot] = []
         for (_, info), result in zip(rows, results, strict=True):

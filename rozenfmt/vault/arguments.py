@@ -78,7 +78,7 @@ def all_patterns(exclude: Iterable[str], exclude_from: Iterable[str | os.PathLik
 
 def pattern_inside(folder: str, source: Source) -> str | None:
     """Pattern of a folder of ours, if it lies below a source."""
-    if source.command is not None:
+    if source.command is not None or source.remote is not None:
         return None
     base, own = Path(os.path.realpath(os.fsdecode(source.path))), Path(os.path.realpath(folder))
     if base == own:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from .capture import Reread
     from .editions import EditionView
     from .hostkey import HostKey
-    from .results import OnConflict
+    from .remotes import Remote
+    from .results import AnySource, OnConflict, Sources
 
 __all__ = ["DATA_SIZE", "Job", "Source", "parse_sources", "run"]
 
@@ -68,11 +69,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Something to back up: a local path, or a command, under a name in the snapshot's root."""
+    """Something to back up under a name in the snapshot's root: a local path, a command, or a URL.
+
+    ``path`` is what is told of it: for a URL, without secrets.
+    """
 
     name: bytes
     path: bytes
     command: Command | None = None
+    remote: Remote | None = None
+
+    @property
+    def kind(self) -> SourceKind:
+        """What it is."""
+        if self.remote is not None:
+            return SourceKind.OTHER
+        return SourceKind.LOCAL if self.command is None else SourceKind.COMMAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +180,7 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
     if row.state is not HostState.ACTIVE or row.verify_key != host.signing.verify_key.ed25519:
         msg = f"the host {host.label!r} was retired, or has another key in this vault: ask its owner to enrol it"
         raise SignatureError(msg)
-    journal = Journal.adopt(os.path.dirname(catalog.path), host.host_id, {"name": job.set_name, **job.request})
+    journal = Journal.adopt(os.path.dirname(catalog.path), host.host_id, job.request | {"name": job.set_name})
     try:
         result = _run(storage, view, host, catalog, job, journal)
     except BaseException as error:
@@ -292,6 +304,7 @@ class _Run:
         )
         heads = b"".join(sorted(self._view.digests))
         found = remains.metadata(sequence, heads, usable=self._is_usable)
+        self._result.notes += remains.drop_rest()
         if found is None:
             archive_id = os.urandom(16)
             name = layout.meta_name(host.host_id, sequence, archive_id)
@@ -304,7 +317,6 @@ class _Run:
             number, output, numbered = found
             self._output = output
             sequence = remains.sequence_of(output)
-        self._result.notes += remains.drop_rest()
         writer = NodeWriter(
             output,
             number,
@@ -403,7 +415,10 @@ class _Run:
             progress=job.progress,
         )
         sources = sorted(job.sources, key=lambda source: source.name)
-        capture.begin({source.name: source.path for source in sources if source.command is None})
+        capture.begin(
+            {source.name: source.path for source in sources if source.kind is SourceKind.LOCAL},
+            {source.name: source.path for source in sources if source.kind is SourceKind.OTHER},
+        )
         for source in sources:
             if source.command is not None:
                 capture.command(source.command)
@@ -417,6 +432,9 @@ class _Run:
         from rozenfmt.tree.scan import Scanner
 
         job = self._job
+        if source.remote is not None:
+            self._remote(capture, source, source.remote)
+            return
         scanner = Scanner(
             source.path,
             report=capture.report,
@@ -435,6 +453,27 @@ class _Run:
                 self._result.notes.append(f"{os.fsdecode(source.path)!r} does not exist")
                 return
             raise
+
+    def _remote(self, capture: Capture, source: Source, remote: Remote) -> None:
+        from rozenfmt.tree.remote import RemoteScanner
+
+        job = self._job
+        scanner = RemoteScanner(
+            remote.url,
+            remote.options,
+            report=capture.report,
+            name=source.name,
+            excludes=job.excludes(source),
+            skip_caches=job.skip_caches,
+            small_limit=capture.small_limit(),
+            known=capture,
+        )
+        try:
+            capture.tree(scanner, allow_empty=job.allow_empty)
+        except SourceError:
+            if not (job.allow_empty and scanner.missing):
+                raise
+            self._result.notes.append(f"{remote.origin!r} does not exist")
 
     # --- the commit -----------------------------------------------------------------------------
 
@@ -478,10 +517,7 @@ class _Run:
             times=(self._begun, time.time_ns()),
             root=(root, *place),
             totals=(result.entries, result.content_bytes),
-            sources=tuple(
-                (s.name, s.path, int(SourceKind.LOCAL if s.command is None else SourceKind.COMMAND))
-                for s in sorted(job.sources, key=lambda s: s.name)
-            ),
+            sources=tuple((s.name, s.path, int(s.kind)) for s in sorted(job.sources, key=lambda s: s.name)),
             tags=tuple(sorted(set(job.tags), key=str.encode)),
             counts=(
                 *(result.new, result.changed, result.metadata, result.moved, result.deleted, result.same),
@@ -567,7 +603,7 @@ def _half(rows: tuple[T, ...] | None) -> tuple[T, ...] | None:
 
 def _is_big(sources: Iterable[Source], target: int) -> bool:
     """Whether a first backup will fill at least one data archive: a quick look, given up when it takes long."""
-    if any(source.command is not None for source in sources):
+    if any(source.kind is not SourceKind.LOCAL for source in sources):
         return False
     deadline = time.monotonic() + _PLAN_SECONDS
     total = 0
@@ -592,24 +628,28 @@ def _is_big(sources: Iterable[Source], target: int) -> bool:
     return False
 
 
-def parse_sources(
-    sources: Iterable[str | bytes | os.PathLike[str] | Command | tuple[str | bytes, str | bytes | os.PathLike[str]]],
-) -> list[Source]:
+def parse_sources(sources: Sources, source_options: Mapping[str, Any] | None = None) -> list[Source]:
     """Give every source its name in the snapshot's root.
 
+    Args:
+        sources: As ``Vault.backup`` is given them.
+        source_options: For those that are URLs.
+
     Raises:
-        UsageError: There are none, or two have the same name.
+        UsageError: There are none, two have the same name, or options have no source.
     """
+    from rozenfmt.storage.location import is_url
+
+    given = [sources] if isinstance(sources, (str, bytes, os.PathLike, Command)) else list(sources)
+    options: Mapping[str, Any] = {}
+    urls = [str(place) for place in map(_place, given) if is_url(place)]
+    if urls or source_options:
+        from .remotes import checked_options
+
+        options = checked_options(source_options, urls)
     found: dict[bytes, Source] = {}
-    for source in sources:
-        if isinstance(source, Command):
-            words = b" ".join(os.fsencode(word) for word in source.arguments)
-            one = Source(os.fsencode(source.name), words, source)
-        elif isinstance(source, tuple):
-            one = Source(os.fsencode(source[0]), os.path.abspath(os.fsencode(source[1])))
-        else:
-            path = os.path.abspath(os.fsencode(source))
-            one = Source(os.path.basename(path) or b"root", path)
+    for source in given:
+        one = _parsed(source, options)
         if one.name in (b"", b".", b"..") or b"/" in one.name or b"\0" in one.name:
             msg = f"{os.fsdecode(one.name)!r} is not a name that a source can have"
             raise UsageError(msg)
@@ -624,3 +664,24 @@ def parse_sources(
         msg = "there is nothing to back up: name at least one source"
         raise UsageError(msg)
     return list(found.values())
+
+
+def _place(source: AnySource) -> object:
+    return source[1] if isinstance(source, tuple) else source
+
+
+def _parsed(source: AnySource, options: Mapping[str, Any]) -> Source:
+    from rozenfmt.storage.location import is_url, local_path
+
+    if isinstance(source, Command):
+        words = b" ".join(os.fsencode(word) for word in source.arguments)
+        return Source(os.fsencode(source.name), words, source)
+    name, place = source if isinstance(source, tuple) else (None, source)
+    if is_url(place):
+        from .remotes import remote_of
+
+        remote = remote_of(str(place), options)
+        given = remote.base_name if name is None else os.fsencode(name)
+        return Source(given, os.fsencode(remote.origin), remote=remote)
+    path = os.path.abspath(os.fsencode(local_path(place)))
+    return Source((os.path.basename(path) or b"root") if name is None else os.fsencode(name), path)

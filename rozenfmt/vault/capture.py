@@ -35,6 +35,8 @@ from .policy import Policy
 from .results import Command, Conflict
 
 if TYPE_CHECKING:
+    from rozenfmt.tree.remote import RemoteScanner
+
     from .baseline import Baseline, KnownDirectory
     from .catalog import Catalog, Place
     from .content import ContentStore
@@ -125,28 +127,31 @@ class Capture:
         self._reported = 0.0
         self._links = Links(worm=self._worm)
         self._stack: list[_Level] = []
-        self._scanner: Scanner
+        self._scanner: Scanner | RemoteScanner
         self._asked: bytes | None = None
         self._old: tuple[bytes, Entry] | None = None
         self._moved_here: tuple[bytes, Entry] | None = None
         self._looked_ns = 0
         self._roots: dict[bytes, bytes] = {}
+        self._remote: dict[bytes, bytes] = {}
         self._allow_empty = False
 
     # --- sources --------------------------------------------------------------------------------
 
-    def begin(self, roots: dict[bytes, bytes]) -> None:
+    def begin(self, roots: dict[bytes, bytes], remote: dict[bytes, bytes]) -> None:
         """Go into the snapshot's root.
 
         Args:
             roots: Local paths of the sources, by name.
+            remote: What to call those that are elsewhere, by name.
         """
         self._roots = roots
+        self._remote = remote
         known = self._baseline.directory(b"", self._gone)
         self._stack = [_Level(Directory(b""), known, None)]
 
-    def tree(self, scanner: Scanner, *, allow_empty: bool) -> None:
-        """Take a local source; sources come in ascending order of name."""
+    def tree(self, scanner: Scanner | RemoteScanner, *, allow_empty: bool) -> None:
+        """Take a local or remote tree; sources come in ascending order of name."""
         self._allow_empty = allow_empty
         self._asked = None
         self._scanner = scanner
@@ -212,16 +217,26 @@ class Capture:
             return None
         seen, old = found
         if (
-            seen == UNTRUSTED
-            or seen != signature(stat)
-            or old.kind != Kind.FILE
-            or old.marks & ~Mark.SPARSE
+            not _looks_same(seen, old, stat)
             or not self._places_hold(old)
             or self._reread == "all"
             or (self._reread == "sample" and random.random() < _SAMPLE)  # noqa: S311 - a sample, not a secret
         ):
             return None
         return old
+
+    def ahead(self) -> Callable[[bytes, os.stat_result], bool]:
+        """What tells in advance, in order of name, whether files of the directory at hand will be read."""
+        known = self._stack[-1].known
+        if known is None or self._reread == "all":
+            return lambda _name, _stat: True
+        again = self._baseline.directory(known.path, lambda _directory, _entry: None)
+
+        def wanted(name: bytes, stat: os.stat_result) -> bool:
+            found = again.find(name)
+            return found is None or not _looks_same(*found, stat)
+
+        return wanted
 
     def content_known(self, name: bytes, stat: os.stat_result) -> bool:  # noqa: ARG002 - of the same file as before
         """Whether the file was moved here, as it was."""
@@ -345,7 +360,7 @@ class Capture:
         empty = not level.directory.entries and not level.directory.leaves
         was_empty = level.known is None or level.known.empty
         if len(self._stack) == 1 and empty and not was_empty and not self._allow_empty:
-            where = os.fsdecode(self._roots[entry.name])
+            where = os.fsdecode(self._roots.get(entry.name) or self._remote[entry.name])
             msg = (
                 f"{where!r} is empty, and was not before: is its disk mounted? Nothing was stored. "
                 "If it is meant to be empty, say so (allow_empty)"
@@ -543,17 +558,17 @@ class Capture:
     def _settle(self, entry: Entry, old: Entry, one: bytes | None, size: int) -> bool:
         """Ask about a changed content; False if the entry is dealt with, True if the new content is to be stored."""
         path = self._path(entry.name)
-        local = self.locate(path) or b""
+        local = self.locate(path)
         conflict = Conflict(
             path,
-            local,
+            local or b"",
             old.size,
             size,
             old.mtime_ns,
             entry.mtime_ns,
             old.content_id or b"",
             one or b"",
-            can_restore=self._restore is not None,
+            can_restore=self._restore is not None and local is not None,
         )
         answer = self._policy.answer(conflict)
         self.result.conflicts.append(conflict)
@@ -571,6 +586,7 @@ class Capture:
             return True
         if answer == "restore":
             assert self._restore is not None
+            assert local is not None
             self._restore(path, local)
         else:
             old.marks |= Mark.WITHHELD
@@ -710,6 +726,11 @@ class Capture:
         if self._progress is not None:
             done = self.result
             self._progress(Progress("backup", done.entries, done.content_bytes, self._store.written, None, path))
+
+
+def _looks_same(seen: bytes, old: Entry, stat: os.stat_result) -> bool:
+    """Whether a file is as it was, by what can be seen without reading it."""
+    return seen != UNTRUSTED and seen == signature(stat) and old.kind == Kind.FILE and not old.marks & ~Mark.SPARSE
 
 
 def _join(directory: bytes, name: bytes) -> bytes:

@@ -146,7 +146,8 @@ class Catalog:
         folder = os.path.dirname(self.path)
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            if not os.path.exists(self.path):  # closing a descriptor of it would let go of SQLite's locks
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
         except OSError as error:
             msg = f"cannot write the host's cache {self.path}: {error.strerror}; give another place (cache_dir)"
             raise StorageError(msg) from error

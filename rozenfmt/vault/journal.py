@@ -3,7 +3,8 @@
 One SQLite file for each run, beside the host's cache, mode 0600.  Whoever has it open holds it
 locked; a file that nobody holds is that of a run that was killed.  For each archive under way it
 has, as of the last mark that the storage has reached: the upload, the blocks, what is in them, and
-the bytes that no part holds yet.  Each save is one transaction that reaches the disk.
+the bytes that no part holds yet.  Each save is one transaction that reaches the disk.  What else is
+noted need not outlast a power cut: it is about tidying up.
 
 It holds the secrets of archives that are not complete: whoever steals it can read these archives,
 and nothing else.  They are overwritten when the archive is complete, and the file is removed.
@@ -19,12 +20,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, Final, Self
 
 import cbor2
 
 from rozenfmt.errors import StorageError
-from rozenfmt.storage.base import Mark, UploadState
+from rozenfmt.storage.base import Leftover, Mark, UploadState
 
 __all__ = ["Journal", "Remains", "Row", "Saved", "Under"]
 
@@ -39,6 +41,7 @@ CREATE TABLE blocks (archive BLOB, sequence INTEGER, type BLOB, hash BLOB, lengt
     PRIMARY KEY (archive, sequence)) WITHOUT ROWID;
 CREATE TABLE pieces (archive BLOB, block INTEGER, piece INTEGER, key BLOB, size INTEGER,
     PRIMARY KEY (archive, block, piece)) WITHOUT ROWID;
+CREATE TABLE begun (archive BLOB PRIMARY KEY, name TEXT, upload TEXT) WITHOUT ROWID;
 CREATE TABLE numbers (archive BLOB, number INTEGER, other BLOB, PRIMARY KEY (archive, number)) WITHOUT ROWID;
 """
 
@@ -95,12 +98,14 @@ class Remains:
         request: The arguments of ``Vault.backup``, as far as they can be written down.
         begun_ns: When it began.
         archives: Names of objects whose upload can be gone on with, and bytes of them that are stored.
+        names: Names of all objects of which something is in the storage.
     """
 
     path: str
     request: dict[str, Any]
     begun_ns: int
     archives: tuple[tuple[str, int], ...]
+    names: frozenset[str]
 
 
 def _unless_broken(change: Callable[..., None]) -> Callable[..., None]:
@@ -137,14 +142,16 @@ class Journal:
     def __init__(self, path: str, request: dict[str, Any] | None = None) -> None:
         self.path = path
         self.broken: str | None = None
-        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
-        try:
-            os.close(os.open(path, flags | (os.O_CREAT | os.O_EXCL if request is not None else 0), 0o600))
-        except OSError as error:
-            msg = f"cannot write the journal {path}: {error.strerror}; give another place (cache_dir)"
-            raise StorageError(msg) from error
+        if request is not None:
+            try:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
+            except OSError as error:
+                msg = f"cannot write the journal {path}: {error.strerror}; give another place (cache_dir)"
+                raise StorageError(msg) from error
+        # Not opened by ourselves once it exists: closing any descriptor of it would let go of SQLite's locks.
         # Whoever looks for abandoned runs may hold a new file for a moment.
-        self._db = sqlite3.connect(path, timeout=0 if request is None else 10, isolation_level=None)
+        wait = 0 if request is None else 10
+        self._db = sqlite3.connect(f"{Path(path).as_uri()}?mode=rw", uri=True, timeout=wait, isolation_level=None)
         try:
             self._prepare(request)
         except BaseException:
@@ -155,7 +162,7 @@ class Journal:
         db = self._db
         try:
             # The lock that the first transaction takes is kept until the file is closed, or its owner dies.
-            for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE", "synchronous = FULL"):
+            for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE", "synchronous = OFF"):
                 db.execute(f"PRAGMA {pragma}")
             db.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
@@ -218,13 +225,15 @@ class Journal:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to go on with."""
-        return self._db.execute("SELECT 1 FROM archives LIMIT 1").fetchone() is None
+        """Whether nothing of the run is left in the storage."""
+        found = self._db.execute("SELECT 1 FROM archives UNION ALL SELECT 1 FROM begun LIMIT 1")
+        return found.fetchone() is None
 
     def remains(self) -> Remains:
         """What there is to go on with."""
         rows = self._db.execute("SELECT name, offset FROM archives WHERE length = 0 ORDER BY name").fetchall()
-        return Remains(self.path, self.request, int(self._value("begun")), tuple(rows))
+        names = self._db.execute("SELECT name FROM archives UNION SELECT name FROM begun").fetchall()
+        return Remains(self.path, self.request, int(self._value("begun")), tuple(rows), frozenset(n for (n,) in names))
 
     def _value(self, key: str) -> Any:
         row = self._db.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
@@ -274,7 +283,7 @@ class Journal:
             numbers: Rows of its ``XREF`` that were not saved before: number, archive id.
         """
         one = under.archive_id
-        with self._transaction():
+        with self._transaction(sync=True):
             self._add(one, pieces)
             self._db.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", ((one, *block) for block in blocks))
             self._db.executemany("INSERT INTO numbers VALUES (?, ?, ?)", ((one, *row) for row in numbers))
@@ -285,6 +294,12 @@ class Journal:
                     *(count, upload.mark.offset, cbor2.dumps(upload.details), upload.mark.tail),
                 ),
             )
+
+    @_unless_broken
+    def begun(self, archive_id: bytes, leftover: Leftover) -> None:
+        """Something of an archive is in the storage, and would stay there."""
+        with self._transaction():
+            self._db.execute("INSERT INTO begun VALUES (?, ?, ?)", (archive_id, leftover.name, leftover.upload))
 
     @_unless_broken
     def ending(self, archive_id: bytes, length: int, pieces: Iterable[Row]) -> None:
@@ -311,7 +326,7 @@ class Journal:
             self._db.execute("UPDATE archives SET secret = zeroblob(32) WHERE id = ?", (archive_id,))
         with self._transaction():
             self._db.execute("DELETE FROM archives WHERE id = ?", (archive_id,))
-            for table in ("blocks", "pieces", "numbers"):
+            for table in ("blocks", "pieces", "numbers", "begun"):
                 self._db.execute(f"DELETE FROM {table} WHERE archive = ?", (archive_id,))  # noqa: S608
 
     # --- going on -------------------------------------------------------------------------------
@@ -329,6 +344,13 @@ class Journal:
             ).fetchall()
             found.append(Saved(Under(one, kind, bool(own), name, bound, secret, header), state, blocks, length))
         return found
+
+    def unsaved(self) -> list[tuple[bytes, Leftover]]:
+        """Archives of which something is in the storage, and too little is known to go on with them."""
+        rows = self._db.execute(
+            "SELECT archive, name, upload FROM begun WHERE archive NOT IN (SELECT id FROM archives)"
+        )
+        return [(one, Leftover(name, upload)) for one, name, upload in rows.fetchall()]
 
     def pieces(self, archive_id: bytes) -> Iterator[Row]:
         """What is in an archive, by block and piece."""
@@ -357,14 +379,21 @@ class Journal:
     # --- end ------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, sync: bool = False) -> Iterator[None]:
+        """All or nothing; ``sync`` if it is to outlast a power cut, with all that was written before."""
+        if sync:
+            self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("BEGIN")
         try:
             yield
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+        else:
+            self._db.execute("COMMIT")
+        finally:
+            if sync:
+                self._db.execute("PRAGMA synchronous = OFF")
 
     def remove(self) -> None:
         """The run came to its end: close and remove the file."""

@@ -20,6 +20,7 @@ __all__ = [
     "EDITIONS",
     "GONE",
     "META",
+    "PROBE",
     "DataName",
     "MetaName",
     "data_name",
@@ -30,6 +31,9 @@ __all__ = [
     "parse_edition_name",
     "parse_gone_name",
     "parse_meta_name",
+    "parse_probe_name",
+    "probe_name",
+    "probe_place",
 ]
 
 EDITIONS: Final = "editions/"
@@ -37,6 +41,7 @@ META: Final = "meta/"
 DATA: Final = "data/"
 ARENA: Final = "arena/"
 GONE: Final = "gone/"
+PROBE: Final = "probe/"
 
 ID_SIZE: Final = 16
 SALT_SIZE: Final = 8
@@ -51,6 +56,9 @@ _EDITION: Final = re.compile(r"editions/([0-9]{8,20})-([0-9a-f]{16})")
 _META: Final = re.compile(rf"meta/{_ID}/([0-9]{{10,20}})-{_ID}\.rzn")
 _DATA: Final = re.compile(rf"(data|arena)/{_ID}/{_ID}\.rzn")
 _GONE: Final = re.compile(rf"gone/{_ID}/{_ID}")
+_PEOPLE: Final = "people"
+_TIME_DIGITS: Final = 12
+_PROBE: Final = re.compile(rf"probe/(?:{_ID}|{_PEOPLE})/([0-9]{{12}})-([0-9a-f]{{16}})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,22 @@ def parse_gone_name(name: str) -> tuple[bytes, bytes] | None:
     """Host and archive, or None."""
     match = _GONE.fullmatch(name)
     return None if match is None else (bytes.fromhex(match[1]), bytes.fromhex(match[2]))
+
+
+def probe_place(host_id: bytes | None) -> str:
+    """Prefix below which probes by a host, or by people, write; vault.md, section 10."""
+    return f"{PROBE}{_PEOPLE if host_id is None else _hex(host_id, ID_SIZE)}/"
+
+
+def probe_name(host_id: bytes | None, seconds: int, salt: bytes) -> str:
+    """Name of the report of a probe, begun at a time in seconds since 1970."""
+    return f"{probe_place(host_id)}{_digits(seconds, _TIME_DIGITS)}-{_hex(salt, SALT_SIZE)}.json"
+
+
+def parse_probe_name(name: str) -> int | None:
+    """Seconds since 1970 that the name of a report says, or None."""
+    match = _PROBE.fullmatch(name)
+    return None if match is None else _number(match[2], _TIME_DIGITS)
 
 
 def _hex(value: bytes, size: int) -> str:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from rozenfmt.archive.workers import in_threads
 from rozenfmt.errors import (
     ArchiveError,
     HeaderError,
@@ -170,10 +171,7 @@ def _read_all(
 
     if len(infos) <= _FEW:
         return [read(info) for info in infos]
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(min(_READERS, len(infos)), thread_name_prefix="rozenfmt-editions") as pool:
-        return list(pool.map(read, infos))
+    return in_threads(storage, read, infos, workers=_READERS, name="editions")
 
 
 def _read(storage: Storage, info: ObjectInfo, owners: frozenset[Recipient], vault_id: bytes | None) -> Edition:

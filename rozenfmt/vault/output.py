@@ -112,7 +112,8 @@ class ArchiveOutput:
         self._under = under
         self._upload = upload
         self._journal = journal
-        self._saved = saved is not None  # whether the journal has it
+        self._saved = saved is not None  # whether the journal knows how to go on with it
+        self._noted = saved is not None  # whether the journal knows of it
         self._blocks: list[tuple[int, bytes, bytes, int]] = []
         self._pieces: deque[Row] = deque()
         self._numbers_saved = 0
@@ -137,6 +138,8 @@ class ArchiveOutput:
         )
         if saved is None:
             upload.write(self.encoder.begin())
+            if journal is not None:
+                self._note_upload()
         else:
             self.encoder.replay(saved.blocks)
 
@@ -200,6 +203,8 @@ class ArchiveOutput:
             if (output.closed and saved.under.kind == Kind.METADATA) or not upload.can_go_on():
                 output.discard()
                 return None
+            if not output.closed and not upload.replaces_parts:
+                output._begin_spool(output.encoder.next_sequence)
         except BaseException:
             output.suspend()
             raise
@@ -271,15 +276,20 @@ class ArchiveOutput:
 
     def settled(self) -> None:
         """What the archive holds is noted elsewhere: the journal may forget it."""
-        if self._journal is not None and self._saved:
+        if self._journal is not None and self._noted:
             self._journal.drop(self.archive_id)
-            self._saved = False
+            self._saved = self._noted = False
         if self._spool is not None:
             self._spool.remove()
 
     def give_up(self, error: BaseException) -> None:
         """Leave it for the next run if that can go on with it: not after what would only happen again."""
-        if self._saved and (not isinstance(error, RozenError) or (isinstance(error, StorageError) and not error.fatal)):
+        if not isinstance(error, RozenError) or (isinstance(error, StorageError) and not error.fatal):
+            if self._mark is not None:
+                self._save(*self._mark)  # more may have arrived since the last block
+        else:
+            self._saved = False
+        if self._saved:
             self.suspend()
         else:
             self.discard()
@@ -314,7 +324,15 @@ class ArchiveOutput:
         for buffer in block.buffers:
             self._upload.write(buffer)
         if self._journal is not None:
+            self._note_upload()
             self._look_for_mark(block)
+
+    def _note_upload(self) -> None:
+        leftover = None if self._noted else self._upload.leftover
+        if leftover is not None:
+            assert self._journal is not None
+            self._journal.begun(self.archive_id, leftover)
+            self._noted = True
 
     def _look_for_mark(self, block: SealedBlock) -> None:
         if self._mark is None and self.encoder.offset >= self._next_mark:

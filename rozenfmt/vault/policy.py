@@ -32,7 +32,8 @@ class Policy:
 
         Raises:
             UsageError: It is no answer.
-            ConflictError: The answer is ``fail``, or is ``restore`` and no key that reads is at hand.
+            ConflictError: The answer is ``fail``, or is ``restore`` and no key that reads is at hand or the file
+                is not on this machine.
         """
         policy = self._on_conflict
         if policy is None:
@@ -47,6 +48,10 @@ class Policy:
             raise ConflictError(msg)
         if answer == "restore" and not self._can_restore:
             msg = "restoring takes a key that reads; give an identity, or choose another answer"
+            raise ConflictError(msg)
+        if answer == "restore" and not conflict.can_restore:
+            where = os.fsdecode(conflict.path)
+            msg = f"{where!r} is not on this machine, and nothing is written to a remote source: choose another answer"
             raise ConflictError(msg)
         if conflict.for_all:
             self._on_conflict = answer

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from rozenfmt.errors import UsageError
 from rozenfmt.events import Problem
 
-__all__ = ["BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict"]
+__all__ = ["AnySource", "BackupResult", "Command", "Conflict", "ConflictAnswer", "Move", "OnConflict", "Sources"]
 
 ConflictAnswer = Literal["restore", "accept", "keep-both", "skip", "fail"]
 
@@ -33,20 +33,25 @@ class Command:
             raise UsageError(msg)
 
 
+Place = str | bytes | os.PathLike[str]
+AnySource = Place | Command | tuple[str | bytes, Place]
+Sources = Place | Command | Iterable[AnySource]
+
+
 @dataclass(slots=True)
 class Conflict:
     """A file of a set in WORM mode that has other content than in the snapshot before.
 
     Attributes:
         path: Its path in the snapshot.
-        local_path: Where it is.
+        local_path: Where it is; empty if it is not on this machine.
         old_size: Size in bytes as it was stored.
         new_size: Size in bytes as it is now.
         old_mtime_ns: Modification time as it was stored.
         new_mtime_ns: Modification time as it is now.
         old_id: Content id as it was stored.
         new_id: Content id as it is now.
-        can_restore: Whether ``restore`` is possible: a key that reads is at hand.
+        can_restore: Whether ``restore`` is possible: a key that reads is at hand, and the file is on this machine.
         answer: What was done; ``withhold`` if nobody was asked.
         for_all: A callback may set it: its answer then goes for all further conflicts.
     """

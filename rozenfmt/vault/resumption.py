@@ -152,6 +152,12 @@ class Resumption:
                 left.append(f"an unfinished upload that is of no use any more could not be removed: {error}")
             self._journal.drop(saved.under.archive_id)
         self._rest = []
+        for one, leftover in self._journal.unsaved():
+            try:
+                self._storage.remove_leftover(leftover)
+            except StorageError as error:
+                left.append(f"an unfinished upload that is of no use any more could not be removed: {error}")
+            self._journal.drop(one)
         return left
 
     def give_up(self, error: BaseException, *, taken: bool) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from rozenfmt.archive.opening import close_storage
+from rozenfmt.archive.opening import close_storage, retries_told
 from rozenfmt.errors import ArchiveError, ConflictError, HeaderError, NoMatchingKey, StorageError, UsageError
 from rozenfmt.events import ProgressCallback
 from rozenfmt.format.codecs import Compression
@@ -36,7 +36,10 @@ from .recovery import edition_copies
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rozenfmt.storage.base import Storage
+    from rozenfmt.storage.abilities import ProbeReport
+    from rozenfmt.storage.bandwidth import Bandwidth
+    from rozenfmt.storage.base import Leftover, Storage
+    from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.tree.excludes import Excludes
 
     from .archives import Archives
@@ -44,9 +47,10 @@ if TYPE_CHECKING:
     from .capture import Reread
     from .diff import SnapshotDiff
     from .editions import EditionView
+    from .interrupted import Interrupted
     from .rebuild import RebuildResult
     from .restore import RestorePlan, RestoreResult
-    from .results import BackupResult, Command, OnConflict
+    from .results import BackupResult, OnConflict, Sources
     from .snapshot import Snapshot
     from .verify import VerifyReport
 
@@ -56,7 +60,6 @@ _SUITES: Final = {"xchacha20-poly1305": Suite.XCHACHA20_POLY1305, "xaes-256-gcm"
 _PIN: Final = "pin"
 
 Modes = Literal["snapshot", "worm"]
-Sources = Iterable["str | bytes | os.PathLike[str] | Command | tuple[str | bytes, str | bytes | os.PathLike[str]]"]
 
 
 class Vault:
@@ -103,6 +106,8 @@ class Vault:
         recipients: Iterable[Recipient] = (),
         browsers: Iterable[Recipient] = (),
         storage_options: dict[str, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        bandwidth: Bandwidth | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Make a vault in an empty folder, and open it.
@@ -113,6 +118,8 @@ class Vault:
             recipients: More people who may read everything.
             browsers: People who may see names and sizes only.
             storage_options: For fsspec: credentials, endpoint and the like.
+            retry: How long failed requests to the storage are made again; None for the defaults.
+            bandwidth: Limits of what goes to the storage and comes from it.
             cache_dir: Where a host keeps its cache; below the user's cache directory by default.
 
         Raises:
@@ -125,7 +132,7 @@ class Vault:
 
         from . import layout
 
-        storage = open_storage(location, storage_options)
+        storage = open_storage(location, storage_options, retry=retry, bandwidth=bandwidth)
         with ExitStack() as stack:
             stack.callback(close_storage, storage)
             if next(iter(storage.list(layout.EDITIONS)), None) is not None:
@@ -147,6 +154,8 @@ class Vault:
         identities: Iterable[Identity] = (),
         owner: Recipient | None = None,
         storage_options: dict[str, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        bandwidth: Bandwidth | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Open a vault: as a host to back up, as a person to read, or both.
@@ -157,6 +166,8 @@ class Vault:
             identities: Keys of people who may read or browse.
             owner: The vault's owner, if none of the identities is.
             storage_options: For fsspec: credentials, endpoint and the like.
+            retry: How long failed requests to the storage are made again; None for the defaults.
+            bandwidth: Limits of what goes to the storage and comes from it.
             cache_dir: Where a host keeps its cache; below the user's cache directory by default.
 
         Raises:
@@ -173,7 +184,7 @@ class Vault:
         if host is None and not people:
             msg = "give a host key to back up, or an identity to read"
             raise UsageError(msg)
-        storage = open_storage(location, storage_options)
+        storage = open_storage(location, storage_options, retry=retry, bandwidth=bandwidth)
         return cls._open(storage, host=host, identities=people, owner=owner, cache_dir=cache_dir)
 
     @classmethod
@@ -212,7 +223,11 @@ class Vault:
 
     @staticmethod
     def identify(
-        location: str | os.PathLike[str], *, storage_options: dict[str, Any] | None = None
+        location: str | os.PathLike[str],
+        *,
+        storage_options: dict[str, Any] | None = None,
+        retry: RetryPolicy | None = None,
+        bandwidth: Bandwidth | None = None,
     ) -> Generator[bytes, None, None]:
         """Ids of the vaults that the editions in a folder name; nothing is trusted, and no key is needed.
 
@@ -221,6 +236,8 @@ class Vault:
         Args:
             location: Path or URL of the folder.
             storage_options: For fsspec: credentials, endpoint and the like.
+            retry: How long failed requests to the storage are made again; None for the defaults.
+            bandwidth: Limits of what goes to the storage and comes from it.
 
         Yields:
             Each id of 16 bytes once; one request for each edition that is looked at. There is one
@@ -231,7 +248,7 @@ class Vault:
         """
         from rozenfmt.storage import open_storage
 
-        storage = open_storage(location, storage_options)
+        storage = open_storage(location, storage_options, retry=retry, bandwidth=bandwidth)
         try:
             yield from _vault_ids(storage)
         finally:
@@ -394,6 +411,7 @@ class Vault:
         *,
         mode: Modes = "snapshot",
         name: str | None = None,
+        source_options: Mapping[str, Any] | None = None,
         exclude: Iterable[str] = (),
         exclude_from: Iterable[str | os.PathLike[str]] = (),
         one_file_system: bool = False,
@@ -412,13 +430,18 @@ class Vault:
         """Back up into a new snapshot.  Commits at the end, or leaves no snapshot.
 
         Args:
-            sources: Paths, ``(name, path)`` pairs, and ``Command`` objects. Each is stored under its base name
-                or the name given.
+            sources: Paths, URLs of anything that fsspec reads (``sftp://host/dir``, ``s3://bucket/photos``),
+                ``(name, path or URL)`` pairs, and ``Command`` objects; or one of these. Each is stored under its
+                base name (of a URL without a path, its host or bucket) or the name given. ``bytes`` and
+                ``os.PathLike`` are always local paths.
             mode: ``snapshot`` (what is there now) or ``worm`` (what was stored once is not to change).
             name: The set that the snapshot belongs to; by default its sources' absolute paths.
+            source_options: For fsspec, of the sources that are URLs: credentials, endpoint and the like. What stands
+                under a URL is for the sources there and below, everything else for all:
+                ``{"username": "me", "s3://bucket": {"endpoint_url": "https://…"}}``. Not stored.
             exclude: Patterns in gitignore syntax, relative to each source.
             exclude_from: Files of such patterns.
-            one_file_system: Do not cross mount points.
+            one_file_system: Do not cross mount points; of no effect on URLs.
             skip_caches: Leave out what lies beside a ``CACHEDIR.TAG``.
             tags: Texts to find the snapshot by.
             on_conflict: WORM: what to do about files whose content changed: ``restore``, ``accept``, ``keep-both``,
@@ -445,9 +468,10 @@ class Vault:
         """
         from .backup import Job, parse_sources, run
         from .catalog import Catalog
+        from .interrupted import request_of
 
         host = self._require_host()
-        parsed = parse_sources(sources)
+        parsed = parse_sources(sources, source_options)
         if cipher not in _SUITES:
             msg = f"unknown cipher {cipher!r}: use {' or '.join(_SUITES)}"
             raise UsageError(msg)
@@ -459,12 +483,13 @@ class Vault:
             raise UsageError(msg)
         patterns = all_patterns(exclude, exclude_from)
         set_name = name if name is not None else ":".join(sorted(os.fsdecode(source.path) for source in parsed))
+        tags = checked_tags(tags)
         job = Job(
             sources=parsed,
             set_name=checked_set_name(set_name),
             mode=Mode[mode.upper()],
             excludes=lambda source: self._excludes(patterns, source),
-            tags=checked_tags(tags),
+            tags=tags,
             one_file_system=one_file_system,
             skip_caches=skip_caches,
             allow_empty=allow_empty,
@@ -475,15 +500,128 @@ class Vault:
             data_size=data_size,
             workers=workers or 0,
             decode_check=decode_check,
+            request=request_of(
+                parsed,
+                {
+                    "mode": mode,
+                    "exclude": patterns,
+                    "one_file_system": one_file_system,
+                    "skip_caches": skip_caches,
+                    "tags": list(tags),
+                    "on_conflict": on_conflict if isinstance(on_conflict, str) else None,
+                    "reread": reread,
+                    "allow_empty": allow_empty,
+                    "compression": compression,
+                    "cipher": cipher,
+                    "data_size": data_size,
+                    "decode_check": decode_check,
+                    "workers": workers,
+                },
+            ),
             restore=self._put_back if self.right is Right.READ else None,
             progress=progress,
         )
         with Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog:
             self._check_pin(catalog)
-            result = run(self._storage, self._view, host, catalog, job)
+            with retries_told(self._storage, progress):
+                result = run(self._storage, self._view, host, catalog, job)
         self._archives = None
         self._snapshots = None
         return result
+
+    def interrupted(self) -> list[Interrupted]:
+        """Backups of this host, on this machine, that did not come to their end, the oldest first.
+
+        The next backup of the same set goes on with them, and so does ``resume``.
+
+        Specification: vault.md, section 7.3.
+        """
+        from .interrupted import find
+
+        return [one for one, _ in find(self._cache_folder(), self._require_host().host_id)]
+
+    def resume(
+        self,
+        name: str | None = None,
+        *,
+        on_conflict: OnConflict | None = None,
+        source_options: Mapping[str, Any] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> list[BackupResult]:
+        """Finish interrupted backups: run them again with their own arguments.
+
+        Uploads go on where they ended; files are read again to find out what is stored already.
+
+        Args:
+            name: Only those of this set.
+            on_conflict: As for ``backup``, where that was a callable; else what it was.
+            source_options: As for ``backup``: they may hold secrets, and are not kept.
+            progress: Called with events.
+
+        Returns:
+            What was done, the oldest first.
+
+        Raises:
+            What ``backup`` raises; what was not finished stays interrupted.
+        """
+        from .interrupted import arguments_of, find
+
+        done = []
+        for one, request in find(self._cache_folder(), self._require_host().host_id):
+            if name is None or one.set_name == name:
+                sources, options = arguments_of(request)
+                options["on_conflict"] = options["on_conflict"] or on_conflict
+                done.append(self.backup(sources, source_options=source_options, progress=progress, **options))
+        return done
+
+    def discard_interrupted(self, name: str | None = None) -> int:
+        """Give interrupted backups up, and remove what they left in the storage.
+
+        Args:
+            name: Only those of this set.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            StorageError: Something could not be removed.
+        """
+        from .interrupted import discard
+
+        return discard(self._storage, self._cache_folder(), self._require_host().host_id, name)
+
+    def leftovers(self) -> list[Leftover]:
+        """Unfinished uploads below this host's own prefixes that nothing on this machine knows of.
+
+        They are of a run whose journal was lost, or of one that is under way elsewhere with the same key.
+        Nothing else is looked at; uploads of others are never touched.
+
+        Raises:
+            StorageError: They cannot be listed: S3 wants ``s3:ListBucketMultipartUploads`` for it.
+        """
+        from .interrupted import leftovers
+
+        return list(leftovers(self._storage, self._cache_folder(), self._require_host().host_id))
+
+    def remove_leftovers(self) -> int:
+        """Remove what ``leftovers`` finds.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UsageError: A backup of this host is under way on this machine: they may be its.
+            StorageError: One could not be removed.
+        """
+        from .journal import Journal
+
+        if Journal.any_in_use(self._cache_folder(), self._require_host().host_id):
+            msg = "a backup of this host is under way: wait for its end, else its uploads would be removed"
+            raise UsageError(msg)
+        found = self.leftovers()
+        for leftover in found:
+            self._storage.remove_leftover(leftover)
+        return len(found)
 
     def _require_host(self) -> HostKey:
         if self.host is None:
@@ -510,6 +648,11 @@ class Vault:
         from rozenfmt.tree.excludes import Excludes
 
         found = [*patterns]
+        if source.remote is not None:
+            from .remotes import pattern_of_vault
+
+            own = pattern_of_vault(self._storage, source.remote)
+            found += [own] if own is not None else []
         for folder in (getattr(self._storage, "root", None), self._cache_folder()):
             own = pattern_inside(folder, source) if folder is not None else None
             if own is not None:
@@ -623,19 +766,20 @@ class Vault:
         """
         from .restore import restore
 
-        return restore(
-            self._one(snapshot),
-            destination,
-            paths=paths,
-            patterns=patterns,
-            overwrite=overwrite,
-            owners=owners,
-            numeric_owners=numeric_owners,
-            xattrs=xattrs,
-            dry_run=dry_run,
-            workers=workers,
-            progress=progress,
-        )
+        with retries_told(self._storage, progress):
+            return restore(
+                self._one(snapshot),
+                destination,
+                paths=paths,
+                patterns=patterns,
+                overwrite=overwrite,
+                owners=owners,
+                numeric_owners=numeric_owners,
+                xattrs=xattrs,
+                dry_run=dry_run,
+                workers=workers,
+                progress=progress,
+            )
 
     def verify(
         self,
@@ -665,24 +809,51 @@ class Vault:
         """
         from .verify import verify
 
-        return verify(
-            self._reading(),
-            [] if snapshot is None else [self._one(snapshot)],  # those that are there then
-            whole=snapshot is None,
-            problems=self.problems,
-            level=level,
-            against=against,
-            sample=sample,
-            exclude=exclude,
-            workers=workers,
-            progress=progress,
-        )
+        with retries_told(self._storage, progress):
+            return verify(
+                self._reading(),
+                [] if snapshot is None else [self._one(snapshot)],  # those that are there then
+                whole=snapshot is None,
+                problems=self.problems,
+                level=level,
+                against=against,
+                sample=sample,
+                exclude=exclude,
+                workers=workers,
+                progress=progress,
+            )
 
     def diff(self, older: Snapshot | str, newer: Snapshot | str) -> SnapshotDiff:
         """What changed between two snapshots: new, changed, metadata, moved, deleted."""
         from .diff import diff
 
         return diff(self._one(older), self._one(newer))
+
+    # --- the storage ----------------------------------------------------------------------------
+
+    def probe(self, *, transfer: int = 8 << 20, record: bool = False) -> ProbeReport:
+        """Find out what the storage can do, and what the credentials at hand may do there.
+
+        With a host key it looks in the host's places; see ``rozenfmt.probe``.
+
+        Args:
+            transfer: Bytes to send, and to receive, for measuring.
+            record: Store the report in the vault.
+
+        Raises:
+            StorageError: The storage fails in a way that ends the probe.
+
+        Specification: vault.md, section 10.
+        """
+        from .probing import probe_vault
+
+        return probe_vault(self._storage, host=self.host, transfer=transfer, record=record)
+
+    def last_probe(self) -> ProbeReport | None:
+        """The last report that a probe stored in the vault: a hint, which anybody may have written."""
+        from .probing import last_report
+
+        return last_report(self._storage, host=self.host if self._keyring is None else None)
 
     def rebuild_catalog(self, progress: ProgressCallback | None = None) -> RebuildResult:
         """Make the host's cache anew from its metadata archives.  Takes the host key and an identity.
@@ -694,7 +865,10 @@ class Vault:
         from .rebuild import rebuild
 
         host = self._require_host()
-        with Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog:
+        with (
+            Catalog(self._catalog_path(host), vault_id=host.vault_id, host_id=host.host_id) as catalog,
+            retries_told(self._storage, progress),
+        ):
             return rebuild(catalog, self._reading(), self.snapshots(host=host.host_id.hex()), progress)
 
     # --- end ------------------------------------------------------------------------------------

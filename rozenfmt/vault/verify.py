@@ -20,9 +20,10 @@ from blake3 import blake3
 from rozenfmt.archive.check import Damage, check_object
 from rozenfmt.archive.pipeline import default_workers
 from rozenfmt.errors import ArchiveError, MissingArchive, NoMatchingKey, StorageError, UsageError
-from rozenfmt.events import ProgressCallback
+from rozenfmt.events import Progress, ProgressCallback
 from rozenfmt.format.blocks import cut_pieces
 from rozenfmt.format.registry import Kind, Right
+from rozenfmt.storage.location import is_url
 
 from . import layout
 from .archives import Archives
@@ -136,6 +137,9 @@ def _check_arguments(
         raise UsageError(msg)
     if against is not None and (whole or len(snapshots) != 1):
         msg = "a local directory is compared with one snapshot: say with which"
+        raise UsageError(msg)
+    if is_url(against):
+        msg = "only a local directory can be compared with a snapshot: mount it, or back it up again with reread='all'"
         raise UsageError(msg)
     if level == "contents" and archives.keyring.right is not Right.READ:
         msg = "the key at hand may browse names and sizes, not read contents; other levels need no more"
@@ -337,6 +341,10 @@ class _Verify:
             if self._depth == LEVELS.index("contents"):
                 rows = [row for row in rows if row[1].kind is Kind.METADATA]
             rows = _some(rows, self._sample)
+        if self._progress is not None and (self._sample is None or self._depth < LEVELS.index("contents")):
+            # Storages may bill what is read; who sees this can still stop.
+            total = sum(info.size for _, _, info in rows)
+            self._progress(Progress("verify", 0, 0, 0, total, b""))
         # Metadata first: by then every directory that is looked at below is known to be whole, or not.
         for key, needed, info in sorted(rows, key=lambda row: (row[1].kind is Kind.DATA, row[2].name)):
             if not self._read_object(key, needed, info.name, tree):

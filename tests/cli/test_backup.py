@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import rozenfmt as rz
+from rozenfmt.testing.sftp import PASSWORD, sftp_server
 
 from .helpers import SECONDS, environment
 from .site import Site
@@ -346,3 +348,28 @@ def test_interrupted(site: Site, number: signal.Signals) -> None:
     assert err == b"rozenfmt: error: interrupted; nothing was committed: every snapshot before is as it was\n"
     assert sorted(site.path.glob("v/*/*/*")) == before
     assert ", unchanged\n" in site.backup().out
+
+
+def test_backup_of_what_is_elsewhere(site: Site, tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    (served / "www").mkdir(parents=True)
+    (served / "www" / "index").write_text("hello")
+    with sftp_server(served) as server:
+        options = ["--source-options-file", "login.json", "--source-option", "host_key_policy=auto_add"]
+        (site.path / "login.json").write_text(
+            json.dumps({name: value for name, value in server.options.items() if name != "host_key_policy"})
+        )
+        (site.path / "login.json").chmod(0o600)
+        found = site.run("backup", "v", f"{server.url}/www", "--name", "www", *options, "--json").document
+        assert found["counts"]["new"] == 1
+        assert found["complete"]
+        site.run("backup", "v", f"other={server.url}/www", "--name", "other", *options)
+        missing = site.run("backup", "v", f"{server.url}/none", *options, code=1)
+        assert PASSWORD not in missing.err
+        assert "none" in missing.err
+        by_url = f'{server.url}={{"no_such_option": 1}}'
+        site.run("backup", "v", f"{server.url}/www", *options, "--source-option", by_url, code=2)
+    assert content(site, "www/index", "latest:www") == b"hello"
+    assert content(site, "other/index", "latest:other") == b"hello"
+    shown = site.run("snapshots", "v", "-i", "me.key", "-v").out
+    assert f"from other {server.url.replace('somebody@', '')}/www" in shown

@@ -18,7 +18,7 @@ from .conftest import World
 from .helpers import COMMAND, SECONDS, Terminal, environment, run
 
 OWNER = ["init", "enrol", "hosts", "retire", "grant", "revoke", "people", "repair-editions"]
-VAULT = [*OWNER, "backup", "snapshots", "ls", "cat", "diff", "restore", "verify", "rebuild-cache"]
+VAULT = [*OWNER, "backup", "resume", "snapshots", "ls", "cat", "diff", "restore", "verify", "rebuild-cache"]
 COMMANDS = ["create", "list", "extract", "cat", "check", "inspect", "salvage", "compare", "join", "members"]
 
 

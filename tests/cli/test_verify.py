@@ -27,7 +27,9 @@ def stored(site: Site) -> Site:
 @pytest.mark.parametrize("which", [[], ["latest:photos"]])
 def test_all_is_well(stored: Site, level: str, which: list[str]) -> None:
     result = stored.run("verify", "v", *which, "--level", level, "-i", "me.key")
-    assert ": good: " in result.out.splitlines()[0]
+    lines = result.out.splitlines()
+    assert lines[0].startswith("to read: ") is (level != "present"), "said before it is read"
+    assert ": good: " in lines[level != "present"]
     assert "1 snapshot, 2 archives" in result.out
     assert result.err == ""
     document = stored.run("verify", "v", *which, "--level", level, "-i", "me.key", "--json").document

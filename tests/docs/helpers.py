@@ -75,12 +75,13 @@ def run(page: Path, place: Path, env: Mapping[str, str], replace: Mapping[str, s
     for block in blocks(page):
         if block.language not in {"sh", "python"} or {"not run", "command"} & block.notes.keys():
             continue
-        code = block.code
+        code, before = block.code, block.notes.get("before")
         for old, new in replace.items():
             code = code.replace(old, new)
+            before = before.replace(old, new) if before is not None else None
         where = f"{page.relative_to(ROOT)}:{block.line}"
-        if "before" in block.notes:
-            shell(block.notes["before"], place, env, where)
+        if before is not None:
+            shell(before, place, env, where)
         if block.language == "sh":
             shell(code, place, env, where, expected=int(block.notes.get("exit", "0")))
         else:

@@ -12,6 +12,7 @@ import pytest
 
 import rozenfmt
 from rozenfmt.testing.servers import Server
+from rozenfmt.vault import roles
 
 from .helpers import PAGES, ROOT, blocks, environment, run
 
@@ -71,7 +72,22 @@ def test_policies_are_json() -> None:
     found = [block for page in PAGES for block in blocks(page) if block.language == "json"]
     assert len(found) >= 4
     for block in found:
-        assert json.loads(block.code)["Statement"]
+        assert {"Statement", "Rules"} & json.loads(block.code).keys()
+
+
+def test_policies_are_those_that_are_printed() -> None:
+    url = "s3://BUCKET/vault"
+    page = ROOT / "docs" / "howto" / "hosts.md"
+    shown = [json.loads(block.code) for block in blocks(page) if block.language == "json"]
+    printed = [roles.policy(role, url) for role in roles.ROLE_WORDS]
+    assert shown == [*printed, roles.bucket_policy(url), roles.lifecycle(url)]
+
+
+def test_permissions_are_those_that_are_printed() -> None:
+    text = (ROOT / "docs" / "howto" / "permissions.md").read_text(encoding="utf-8")
+    page = " ".join(text.split())
+    for title, words in {**roles.ELSEWHERE, **roles.RECOMMENDED}.items():
+        assert f"## {title} {words}" in page or f"**{title}.** {words}" in page, title
 
 
 def test_every_public_name_is_in_the_reference() -> None:

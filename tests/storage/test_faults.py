@@ -22,7 +22,7 @@ from rozenfmt.testing.storage import pattern
 
 MIB = 1 << 20
 PART = 5 * MIB
-QUICK = RetryPolicy(attempts=4, budget=20.0, first_wait=0.01, longest_wait=0.05)
+QUICK = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=0.05)
 # Two parts of one byte, with which a new client finds out what the server can do.
 PROBE = 2
 SIZES = {"empty": 0, "small": 1_000, "d/whole": 300_000, "d/parts": 2 * PART + 5}

@@ -216,7 +216,7 @@ def test_parts_in_flight_are_bounded(moto_s3: Server) -> None:
 
 def test_parts_are_sent_again_under_their_number(storage: Faulty) -> None:
     # One part may get all of the failures.
-    storage.retry = RetryPolicy(attempts=6, budget=5.0, first_wait=0.01, longest_wait=0.05)
+    storage.retry.policy = RetryPolicy(attempts=6, budget=5.0, first_wait=0.01, longest_wait=0.05)
     data = pattern(3 * PART)
     storage.before["upload_part"] = [ConnectionError(), None, refusal("SlowDown", 503)]
     storage.after["upload_part"] = [None, ConnectionError(), None, refusal("InternalError", 500)]

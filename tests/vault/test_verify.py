@@ -148,7 +148,13 @@ def test_progress(site: Site) -> None:
     site.backup()
     events: list[Event] = []
     verify(site, level="contents", progress=events.append)
-    assert any(isinstance(event, Progress) for event in events)
+    assert any(isinstance(event, Progress) for event in events[1:])
+    first = events[0]
+    assert isinstance(first, Progress)
+    assert (first.operation, first.files, first.bytes_done) == ("verify", 0, 0)
+    assert first.bytes_total == sum(
+        path.stat().st_size for folder in ("meta", "data", "arena") for path in site.objects(folder)
+    )
 
 
 # --- what is missing ------------------------------------------------------------------------------
