@@ -353,7 +353,7 @@ class _Connection:
             finally:
                 self._proxy.log.append(Handled(request, fault, status, self._up, self._down))
             if not again:
-                if fault in {"", "delay", "short-request", "short-response"}:
+                if fault in {"", "delay", "short-request", "short-response", "late-error"}:
                     # The server wants the connection to end; a reset could overtake the answer.
                     self._writer.close()
                     await self._writer.wait_closed()
@@ -434,12 +434,13 @@ class _Connection:
                 return status, False
             if fault == "late-error":
                 await asyncio.wait([sending])
-                return await self._invent(head, fault)
+                status, _again = await self._invent(head, fault)
+                return status, answer.stays
             body = body[: len(body) // 2]
             self._writer.write(answer.replaced_length(len(body)) + body)
             self._down += len(body)
             await self._writer.drain()
-            return status, length != AT_END
+            return status, answer.stays and length != AT_END
         cut = fault in {"cut-response", "stall"}
         if cut and not length:
             # Without a body, the head is what can be cut.
