@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from concurrent.futures import Future
 
+    from rozenfmt.events import ProgressCallback
+    from rozenfmt.storage.retry import RetryPolicy
+
     from .excludes import Excludes
 
 __all__ = ["KnownAhead", "RemoteScanner", "connect", "origin_of"]
@@ -67,7 +70,7 @@ class KnownAhead(Known, Protocol):
         """
 
 
-def connect(url: str, options: Mapping[str, Any]) -> RemoteFiles:
+def connect(url: str, options: Mapping[str, Any], retry: RetryPolicy | None = None) -> RemoteFiles:
     """Reach a file system.
 
     Raises:
@@ -78,16 +81,16 @@ def connect(url: str, options: Mapping[str, Any]) -> RemoteFiles:
     if scheme in ("sftp", "ssh"):
         from .remote_sftp import SftpFiles
 
-        return SftpFiles(url, options)
+        return SftpFiles(url, options, retry)
     if scheme in ("s3", "s3a"):
         from .remote_s3 import S3Files
 
-        return S3Files(url, options)
+        return S3Files(url, options, retry)
     if scheme in ("webdav", "dav"):
         from .remote_webdav import WebdavFiles
 
-        return WebdavFiles(url, options)
-    return FsspecFiles(url, options)
+        return WebdavFiles(url, options, retry)
+    return FsspecFiles(url, options, retry)
 
 
 def origin_of(url: str) -> str:
@@ -155,6 +158,8 @@ class RemoteScanner:
         skip_caches: Of a directory with a valid ``CACHEDIR.TAG``, capture itself and the tag only.
         small_limit: Files up to so many bytes are read whole.
         known: What is remembered of earlier walks.
+        retry: How long requests are tried.
+        progress: Told of each ``Retry``.
 
     Attributes:
         stat: Of the entry that the sink is given now: see ``Found.stat``.
@@ -172,7 +177,11 @@ class RemoteScanner:
         skip_caches: bool = False,
         small_limit: int = SMALL_LIMIT,
         known: KnownAhead | None = None,
+        retry: RetryPolicy | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
+        self._retry = retry
+        self._progress = progress
         self._url = url
         self._options = options
         self._report = report
@@ -203,15 +212,16 @@ class RemoteScanner:
         """
         self._sink = sink
         try:
-            self._files = connect(self._url, self._options)
+            self._files = connect(self._url, self._options, self._retry)
         except (OSError, SourceError, StorageError) as error:
             raise self._unreachable(error) from error
         self._pool = Pool(self._files.connections)
         # Big pieces have threads of their own: a thread that held one keeps the memory.
         self._ranges = Pool(_RANGES_AHEAD)
         try:
-            self._begin()
-            self._loop()
+            with self._files.retries.reported_to(self._progress):
+                self._begin()
+                self._loop()
         finally:
             for pool in (self._pool, self._ranges):
                 pool.close()
@@ -242,6 +252,7 @@ class RemoteScanner:
     def _loop(self) -> None:
         frames = self._frames
         while frames:
+            self._files.retries.deliver()
             frame = frames[-1]
             if frame.at == len(frame.items):
                 frames.pop()

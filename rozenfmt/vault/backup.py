@@ -467,6 +467,8 @@ class _Run:
             skip_caches=job.skip_caches,
             small_limit=capture.small_limit(),
             known=capture,
+            retry=getattr(getattr(self._storage, "retry", None), "policy", None),
+            progress=job.progress,
         )
         try:
             capture.tree(scanner, allow_empty=job.allow_empty)
