@@ -12,7 +12,7 @@ import rozenfmt as rz
 from .access import HOST_KEY_VARIABLE, find_host_key, opened, vault_fields
 from .conflicts import Asker, can_ask, conflict_fields, conflict_line
 from .keyfiles import people_from
-from .options import byte_size, command, options_from, storage
+from .options import byte_size, command, sources_elsewhere, storage
 from .output import Exit, Output, count, duration, message, problem_fields, safe, size, text_fields
 from .progress import progress_bar
 
@@ -100,13 +100,7 @@ def add_commands(root: click.Group) -> None:
         metavar="NAME",
         help="Store the output of the command after -- as the file NAME, if it exits with 0.",
     )
-    @click.option(
-        "--source-option",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Option for sources that are URLs (fsspec); as -o. For those at or below one: URL=JSON. Repeatable.",
-    )
-    @click.option("--source-options-file", metavar="FILE", help="JSON object of such options, for secrets.")
+    @sources_elsewhere
     @storage
     @click.argument("location", metavar="VAULT")
     @click.argument("sources", metavar="[SOURCE]... [-- COMMAND...]", nargs=-1)
@@ -144,12 +138,9 @@ def _backup(
     on_conflict: str | None,
     no_decode_check: bool,
     connection: dict[str, Any],
-    source_option: tuple[str, ...],
-    source_options_file: str | None,
     **options: Any,
 ) -> int:
     wanted = _sources(sources, stdin_name)
-    options["source_options"] = options_from(source_option, source_options_file, "source option")
     _check_tags(options["tags"])
     asking = _asks(out, on_conflict, worm=options["mode"] == "worm")
     if on_conflict == "restore" and not identity:

@@ -23,8 +23,8 @@ __all__ = [
     "byte_size",
     "command",
     "key_options",
-    "options_from",
     "reading",
+    "sources_elsewhere",
     "storage",
     "storage_named",
 ]
@@ -143,6 +143,24 @@ def key_options(function: Command) -> Command:
     ):
         function = option(function)
     return function
+
+
+def sources_elsewhere(function: Command) -> Command:
+    """Options of sources that are URLs, given to the command as ``source_options``."""
+
+    @functools.wraps(function)
+    def call(*args: Any, source_option: tuple[str, ...], source_options_file: str | None, **rest: Any) -> Any:
+        options = options_from(source_option, source_options_file, "source option")
+        return function(*args, source_options=options, **rest)
+
+    file = click.option("--source-options-file", metavar="FILE", help="JSON object of such options, for secrets.")
+    pair = click.option(
+        "--source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Option for sources that are URLs (fsspec); as -o. For those at or below one: URL=JSON. Repeatable.",
+    )
+    return pair(file(call))  # type: ignore[return-value]
 
 
 def storage(function: Command) -> Command:

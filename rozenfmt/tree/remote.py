@@ -10,7 +10,6 @@ What the file system does not tell is put in: modes 0644 and 0755, this process'
 from __future__ import annotations
 
 import os
-import re
 import stat as st
 import time
 from collections import deque
@@ -26,7 +25,7 @@ from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.storage.redact import server_of
 
 from .content import CHUNK_SIZE, READ_TRIES, FileReader, Hole
-from .remote_files import Found, FsspecFiles, RemoteFiles, same
+from .remote_files import Found, FsspecFiles, RemoteFiles, origin_of, same
 from .remote_pool import Pool
 from .scan import SMALL_LIMIT, Known, Sink
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
     from .excludes import Excludes
 
-__all__ = ["KnownAhead", "RemoteScanner", "connect", "origin_of"]
+__all__ = ["KnownAhead", "RemoteScanner", "connect"]
 
 _BYTES_AHEAD: Final = 32 << 20
 _RANGES_AHEAD: Final = 4
@@ -56,8 +55,6 @@ _KINDS: Final = {
     st.S_IFIFO: Kind.FIFO,
     st.S_IFSOCK: Kind.SOCKET,
 }
-_USERINFO: Final = re.compile(r"(?<=://)[^/]*@")
-_HTTP_QUERY: Final = re.compile(r"\?.*", re.DOTALL)
 
 
 class KnownAhead(Known, Protocol):
@@ -91,12 +88,6 @@ def connect(url: str, options: Mapping[str, Any], retry: RetryPolicy | None = No
 
         return WebdavFiles(url, options, retry)
     return FsspecFiles(url, options, retry)
-
-
-def origin_of(url: str) -> str:
-    """A URL without what may be secret: user, password and, of HTTP, the query."""
-    shown = _USERINFO.sub("", url)
-    return _HTTP_QUERY.sub("", shown) if re.match(r"https?://", shown, re.IGNORECASE) else shown
 
 
 @dataclass(slots=True)
@@ -231,7 +222,9 @@ class RemoteScanner:
 
     def _unreachable(self, error: Exception) -> SourceError:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return SourceError(f"Cannot read the source {self._shown!r}: {reason}")
+        unreachable = SourceError(f"Cannot read the source {self._shown!r}: {reason}")
+        unreachable.passing = isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError))
+        return unreachable
 
     def _begin(self) -> None:
         """Deliver the root; if it is a directory, the walk is in it afterwards."""

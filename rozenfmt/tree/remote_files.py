@@ -29,7 +29,7 @@ from rozenfmt.storage.retry import Retries, RetryPolicy, call
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["NEVER", "RETRY", "Found", "FsspecFiles", "RemoteFiles", "found_of", "same", "time_ns"]
+__all__ = ["NEVER", "RETRY", "Found", "FsspecFiles", "RemoteFiles", "found_of", "origin_of", "same", "time_ns"]
 
 T = TypeVar("T")
 
@@ -72,6 +72,14 @@ _FINAL: Final = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADire
 # Roots of the families of exceptions that HTTP libraries have beside OSError, by name: not imported for this.
 _PASSING_TYPES: Final = frozenset({"TransportError", "ClientConnectionError", "ClientPayloadError", "HTTPClientError"})
 _CONNECTIONS: Final = 4
+_USERINFO: Final = re.compile(r"(?<=://)[^/]*@")
+_HTTP_QUERY: Final = re.compile(r"\?.*", re.DOTALL)
+
+
+def origin_of(url: str) -> str:
+    """A URL without what may be secret: user, password and, of HTTP, the query."""
+    shown = _USERINFO.sub("", url)
+    return _HTTP_QUERY.sub("", shown) if re.match(r"https?://", shown, re.IGNORECASE) else shown
 
 
 @dataclass(slots=True)
@@ -268,7 +276,7 @@ class RemoteFiles(ABC):
 
     def __init__(self, url: str, options: Mapping[str, Any], retry: RetryPolicy | None = None) -> None:
         self.redactor = Redactor(url, options)
-        self.where = self.redactor.text(url)
+        self.where = self.redactor.text(origin_of(url))
         self.retries = Retries(retry or RETRY, self._failure)
         self.root: str
         self._closing = False

@@ -206,7 +206,7 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
 
 
 def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and not error.fatal
+    return (isinstance(error, StorageError) and not error.fatal) or (isinstance(error, SourceError) and error.passing)
 
 
 def _run(

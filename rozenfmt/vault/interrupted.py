@@ -28,7 +28,7 @@ class Interrupted:
     Attributes:
         set_name: The set that it makes a snapshot of.
         mode: ``snapshot`` or ``worm``.
-        sources: Its sources, by local path; the output of a command by the command.
+        sources: Its sources, by local path or URL; the output of a command by the command.
         begun: When it began.
         archives: Objects whose upload can be gone on with: name, and bytes of it that are stored.
     """
@@ -52,21 +52,26 @@ def request_of(sources: Sequence[Source], options: dict[str, Any]) -> dict[str, 
         sources: As they were parsed.
         options: All others: numbers, texts and lists of them.
     """
-    rows = [
-        [one.name, one.path, None if one.command is None else [os.fsencode(word) for word in one.command.arguments]]
-        for one in sources
-    ]
-    return {**options, "sources": rows}
+    return {**options, "sources": [[one.name, one.path, _special(one)] for one in sources]}
 
 
-def arguments_of(request: dict[str, Any]) -> tuple[list[Command | tuple[bytes, bytes]], dict[str, Any]]:
+def _special(source: Source) -> list[bytes] | str | None:
+    """What a source is besides its path: the words of a command, or a URL without what is secret."""
+    if source.command is not None:
+        return [os.fsencode(word) for word in source.command.arguments]
+    return None if source.remote is None else source.remote.address
+
+
+def arguments_of(request: dict[str, Any]) -> tuple[list[Command | tuple[bytes, bytes | str]], dict[str, Any]]:
     """The reverse of ``request_of``: sources, and all other arguments."""
     options = dict(request)
     rows = options.pop("sources")
-    sources: list[Command | tuple[bytes, bytes]] = [
-        (name, path) if words is None else Command(os.fsdecode(name), [os.fsdecode(word) for word in words])
-        for name, path, words in rows
-    ]
+    sources: list[Command | tuple[bytes, bytes | str]] = []
+    for name, path, special in rows:
+        if isinstance(special, list):
+            sources.append(Command(os.fsdecode(name), [os.fsdecode(word) for word in special]))
+        else:
+            sources.append((name, path if special is None else special))
     return sources, options
 
 

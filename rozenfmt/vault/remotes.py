@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from rozenfmt.errors import UsageError
 from rozenfmt.storage.location import is_url
 from rozenfmt.storage.redact import Redactor, server_of
-from rozenfmt.tree.remote import origin_of
+from rozenfmt.tree.remote_files import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rozenfmt.storage.base import Storage
 
-__all__ = ["Remote", "checked_options", "pattern_of_vault", "remote_of"]
+__all__ = ["Remote", "checked_options", "options_among", "pattern_of_vault", "remote_of"]
 
 _URL: Final = re.compile(r"(?:[A-Za-z0-9+._-]+::)*(?P<scheme>[A-Za-z][A-Za-z0-9+._-]*)://(?P<rest>.*)", re.DOTALL)
+_USER: Final = re.compile(r"(?:sftp|ssh)://([^/:@]+)(?::[^/]*)?@", re.IGNORECASE)
 _SAME_SCHEMES: Final = {"ssh": "sftp", "s3a": "s3", "dav": "webdav"}
 
 
@@ -36,6 +37,15 @@ class Remote:
     url: str = field(repr=False)
     options: Mapping[str, Any] = field(repr=False)
     origin: str
+
+    @property
+    def address(self) -> str:
+        """The URL, to be asked for again: of SFTP with the user, who is no secret there."""
+        user = _USER.match(self.url)
+        if user is None:
+            return self.origin
+        scheme, _, rest = self.origin.partition("://")
+        return f"{scheme}://{user[1]}@{rest}"
 
     @property
     def base_name(self) -> bytes:
@@ -73,6 +83,18 @@ def checked_options(source_options: Mapping[str, Any] | None, urls: Iterable[str
             msg = f"source_options: no source is {origin_of(key)!r} or below"
             raise UsageError(msg)
     return options
+
+
+def options_among(source_options: Mapping[str, Any] | None, urls: Iterable[str]) -> Mapping[str, Any] | None:
+    """Of options for several backups, those that can mean something to one of them."""
+    given = list(urls)
+    if not given or not isinstance(source_options, Mapping):
+        return source_options if given else None
+    return {
+        key: value
+        for key, value in source_options.items()
+        if "://" not in key or any(_is_below(url, key) for url in given)
+    }
 
 
 def remote_of(url: str, source_options: Mapping[str, Any]) -> Remote:

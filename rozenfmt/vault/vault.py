@@ -544,6 +544,7 @@ class Vault:
         self,
         name: str | None = None,
         *,
+        source_options: Mapping[str, Any] | None = None,
         on_conflict: OnConflict | None = None,
         progress: ProgressCallback | None = None,
     ) -> list[BackupResult]:
@@ -553,6 +554,7 @@ class Vault:
 
         Args:
             name: Only those of this set.
+            source_options: As for ``backup``, where sources are URLs: options are not kept, nor are passwords in URLs.
             on_conflict: As for ``backup``, where that was a callable; else what it was.
             progress: Called with events.
 
@@ -562,14 +564,19 @@ class Vault:
         Raises:
             What ``backup`` raises; what was not finished stays interrupted.
         """
+        from rozenfmt.storage.location import is_url
+
         from .interrupted import arguments_of, find
+        from .remotes import options_among
 
         done = []
         for one, request in find(self._cache_folder(), self._require_host().host_id):
             if name is None or one.set_name == name:
                 sources, options = arguments_of(request)
                 options["on_conflict"] = options["on_conflict"] or on_conflict
-                done.append(self.backup(sources, progress=progress, **options))
+                urls = [str(source[1]) for source in sources if isinstance(source, tuple) and is_url(source[1])]
+                given = options_among(source_options, urls)
+                done.append(self.backup(sources, source_options=given, progress=progress, **options))
         return done
 
     def discard_interrupted(self, name: str | None = None) -> int:
