@@ -12,7 +12,7 @@ import rozenfmt as rz
 from .access import HOST_KEY_VARIABLE, find_host_key, opened, vault_fields
 from .conflicts import Asker, can_ask, conflict_fields, conflict_line
 from .keyfiles import people_from
-from .options import byte_size, command, sources_elsewhere, storage
+from .options import byte_size, command, source_options, storage
 from .output import Exit, Output, count, duration, message, problem_fields, safe, size, text_fields
 from .progress import progress_bar
 
@@ -100,7 +100,7 @@ def add_commands(root: click.Group) -> None:
         metavar="NAME",
         help="Store the output of the command after -- as the file NAME, if it exits with 0.",
     )
-    @sources_elsewhere
+    @source_options
     @storage
     @click.argument("location", metavar="VAULT")
     @click.argument("sources", metavar="[SOURCE]... [-- COMMAND...]", nargs=-1)

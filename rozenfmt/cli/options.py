@@ -23,8 +23,9 @@ __all__ = [
     "byte_size",
     "command",
     "key_options",
+    "options_from",
     "reading",
-    "sources_elsewhere",
+    "source_options",
     "storage",
     "storage_named",
 ]
@@ -145,24 +146,6 @@ def key_options(function: Command) -> Command:
     return function
 
 
-def sources_elsewhere(function: Command) -> Command:
-    """Options of sources that are URLs, given to the command as ``source_options``."""
-
-    @functools.wraps(function)
-    def call(*args: Any, source_option: tuple[str, ...], source_options_file: str | None, **rest: Any) -> Any:
-        options = options_from(source_option, source_options_file, "source option")
-        return function(*args, source_options=options, **rest)
-
-    file = click.option("--source-options-file", metavar="FILE", help="JSON object of such options, for secrets.")
-    pair = click.option(
-        "--source-option",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Option for sources that are URLs (fsspec); as -o. For those at or below one: URL=JSON. Repeatable.",
-    )
-    return pair(file(call))  # type: ignore[return-value]
-
-
 def storage(function: Command) -> Command:
     """All that concerns the storage, given to the command as ``connection``: keyword arguments for the library."""
     return storage_named("-o", "--storage-option")(function)
@@ -230,6 +213,24 @@ def storage_named(*names: str) -> Callable[[Command], Command]:
 
 def _retry(seconds: float) -> rz.RetryPolicy:
     return rz.RetryPolicy(per_request=seconds, budget=seconds, first_contact=seconds)
+
+
+def source_options(function: Command) -> Command:
+    """Options for sources that are URLs, given to the command as one ``source_options``."""
+
+    @functools.wraps(function)
+    def call(*args: Any, source_option: tuple[str, ...], source_options_file: str | None, **rest: Any) -> Any:
+        options = options_from(source_option, source_options_file, "source option")
+        return function(*args, source_options=options, **rest)
+
+    file = click.option("--source-options-file", metavar="FILE", help="JSON object of such options, for secrets.")
+    pair = click.option(
+        "--source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Option for sources that are URLs (fsspec); as -o. For those at or below one: URL=JSON. Repeatable.",
+    )
+    return pair(file(call))  # type: ignore[return-value]
 
 
 def options_from(pairs: tuple[str, ...], file: str | None, what: str) -> dict[str, Any] | None:

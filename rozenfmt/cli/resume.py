@@ -11,7 +11,7 @@ import rozenfmt as rz
 
 from .access import HOST_KEY_VARIABLE, find_host_key, opened, vault_fields
 from .backup import NOTHING_COMMITTED, finished
-from .options import command, sources_elsewhere, storage
+from .options import command, source_options, storage
 from .output import Exit, Output, count, message, safe, size, text_fields, when
 from .progress import progress_bar
 
@@ -35,7 +35,7 @@ def add_commands(root: click.Group) -> None:
         metavar="FILE",
         help=f"The host's key; else ${HOST_KEY_VARIABLE}, else the one saved for this vault.",
     )
-    @sources_elsewhere
+    @source_options
     @storage
     @click.argument("location", metavar="VAULT")
     def resume(out: Output, **given: Any) -> int:
@@ -64,8 +64,8 @@ def _resume(
     discard: bool,
     leftovers: bool,
     host_key: str | None,
-    source_options: dict[str, Any] | None,
     connection: dict[str, Any],
+    **options: Any,
 ) -> int:
     if listing and discard:
         msg = "--list and --discard exclude each other"
@@ -94,15 +94,13 @@ def _resume(
         if not found:
             out.summary("nothing was interrupted")
             return out.document(Exit.DONE, {**fields, "results": []})
-        return _finish(out, vault, name, source_options, fields)
+        return _finish(out, vault, name, options, fields)
 
 
-def _finish(
-    out: Output, vault: rz.Vault, name: str | None, source_options: dict[str, Any] | None, fields: dict[str, Any]
-) -> int:
+def _finish(out: Output, vault: rz.Vault, name: str | None, options: dict[str, Any], fields: dict[str, Any]) -> int:
     try:
         with progress_bar(out) as progress:
-            results = vault.resume(name, source_options=source_options, progress=progress)
+            results = vault.resume(name, progress=progress, **options)
     except rz.ConflictError as error:
         if not isinstance(error.result, rz.BackupResult):
             raise

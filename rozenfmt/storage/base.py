@@ -119,12 +119,7 @@ class Upload(Protocol):
         ...
 
     def state_at(self, mark: Mark) -> UploadState | None:
-        """How to go on from a mark after a crash; None while bytes before it are still on their way.
-
-        Raises:
-            StorageError: Some of them were refused.
-
-        """
+        """How to go on from a mark after a crash; None while bytes before it are not known to be stored."""
         ...
 
     @property

@@ -197,7 +197,10 @@ class S3Upload(BaseUpload):
         return None if self._upload_id is None else Mark(self.written, self._buffer.getvalue())
 
     def _details(self, mark: Mark) -> dict[str, Any] | None:
-        self._collect()
+        for number, future in list(self._in_flight.items()):
+            # One that failed is told by the next write.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._accept(number)
         parts = (mark.offset - len(mark.tail)) // self._part_size
         if any(number <= parts for number in self._in_flight):
             return None

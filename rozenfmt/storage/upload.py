@@ -165,19 +165,15 @@ class BaseUpload(ABC):
         return self._mark()
 
     def state_at(self, mark: Mark) -> UploadState | None:
-        """How to go on from a mark; None while bytes before it are still on their way.
+        """How to go on from a mark; None while bytes before it are not known to be stored.
 
         Raises:
-            UsageError: The upload is not open.
-            StorageError: Some of them were refused; the upload can only be discarded or suspended now.
+            UsageError: The upload was ended.
+            StorageError: The storage fails.
 
         """
-        self._next(Event.WRITE)
-        try:
-            details = self._details(mark)
-        except BaseException:
-            self._state = self._next(Event.FAIL)
-            raise
+        self._next(Event.SUSPEND)
+        details = self._details(mark)
         return None if details is None else UploadState(self.name, mark, details)
 
     @property

@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from rozenfmt.errors import UsageError
 
 from . import layout
 from .journal import Journal
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "arguments_of", "discard", "find", "leftovers", "request_of"]
 
+_LOCAL: Final = 0
+_COMMAND: Final = 1
+_REMOTE: Final = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
@@ -28,7 +34,7 @@ class Interrupted:
     Attributes:
         set_name: The set that it makes a snapshot of.
         mode: ``snapshot`` or ``worm``.
-        sources: Its sources, by local path or URL; the output of a command by the command.
+        sources: Its sources, by local path; the output of a command by the command.
         begun: When it began.
         archives: Objects whose upload can be gone on with: name, and bytes of it that are stored.
     """
@@ -52,26 +58,39 @@ def request_of(sources: Sequence[Source], options: dict[str, Any]) -> dict[str, 
         sources: As they were parsed.
         options: All others: numbers, texts and lists of them.
     """
-    return {**options, "sources": [[one.name, one.path, _special(one)] for one in sources]}
-
-
-def _special(source: Source) -> list[bytes] | str | None:
-    """What a source is besides its path: the words of a command, or a URL without what is secret."""
-    if source.command is not None:
-        return [os.fsencode(word) for word in source.command.arguments]
-    return None if source.remote is None else source.remote.address
-
-
-def arguments_of(request: dict[str, Any]) -> tuple[list[Command | tuple[bytes, bytes | str]], dict[str, Any]]:
-    """The reverse of ``request_of``: sources, and all other arguments."""
-    options = dict(request)
-    rows = options.pop("sources")
-    sources: list[Command | tuple[bytes, bytes | str]] = []
-    for name, path, special in rows:
-        if isinstance(special, list):
-            sources.append(Command(os.fsdecode(name), [os.fsdecode(word) for word in special]))
+    rows = []
+    for one in sources:
+        if one.command is not None:
+            rows.append([_COMMAND, one.name, one.path, [os.fsencode(word) for word in one.command.arguments]])
+        elif one.remote is not None:
+            url = one.remote.open_url
+            rows.append([_REMOTE, one.name, one.path, None if url is None else os.fsencode(url)])
         else:
-            sources.append((name, path if special is None else special))
+            rows.append([_LOCAL, one.name, one.path, None])
+    return {**options, "sources": rows}
+
+
+def arguments_of(request: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The reverse of ``request_of``: sources, and all other arguments.
+
+    Raises:
+        UsageError: The URL of a source holds a secret, which was not written down.
+    """
+    options = dict(request)
+    sources: list[Any] = []
+    for kind, name, path, more in options.pop("sources"):
+        if kind == _COMMAND:
+            sources.append(Command(os.fsdecode(name), [os.fsdecode(word) for word in more]))
+        elif kind == _LOCAL:
+            sources.append((name, path))
+        elif more is None:
+            msg = (
+                f"the address of the source {os.fsdecode(path)} holds a secret, which is not kept: run the backup of "
+                f"the set {request['name']!r} again with it; it goes on with what was uploaded"
+            )
+            raise UsageError(msg)
+        else:
+            sources.append((name, os.fsdecode(more)))
     return sources, options
 
 
@@ -88,7 +107,7 @@ def find(folder: str, host_id: bytes) -> list[tuple[Interrupted, dict[str, Any]]
             left = journal.remains()
         request = left.request
         begun = dt.datetime.fromtimestamp(left.begun_ns / 1e9, dt.UTC)
-        sources = tuple(path for _, path, _ in request.get("sources", ()))
+        sources = tuple(row[2] for row in request.get("sources", ()))
         one = Interrupted(request["name"], request.get("mode", "snapshot"), sources, begun, left.archives)
         found.append((one, request))
     return sorted(found, key=lambda pair: pair[0].begun)

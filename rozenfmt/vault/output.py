@@ -284,7 +284,12 @@ class ArchiveOutput:
 
     def give_up(self, error: BaseException) -> None:
         """Leave it for the next run if that can go on with it: not after what would only happen again."""
-        if self._saved and (not isinstance(error, RozenError) or (isinstance(error, StorageError) and not error.fatal)):
+        if not isinstance(error, RozenError) or (isinstance(error, StorageError) and not error.fatal):
+            if self._mark is not None:
+                self._save(*self._mark)  # more may have arrived since the last block
+        else:
+            self._saved = False
+        if self._saved:
             self.suspend()
         else:
             self.discard()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Remote", "checked_options", "options_among", "pattern_of_vault", "remote_of"]
 
 _URL: Final = re.compile(r"(?:[A-Za-z0-9+._-]+::)*(?P<scheme>[A-Za-z][A-Za-z0-9+._-]*)://(?P<rest>.*)", re.DOTALL)
-_USER: Final = re.compile(r"(?:sftp|ssh)://([^/:@]+)(?::[^/]*)?@", re.IGNORECASE)
+_LOGIN_SCHEMES: Final = frozenset({"ftp", "sftp", "smb", "ssh"})
 _SAME_SCHEMES: Final = {"ssh": "sftp", "s3a": "s3", "dav": "webdav"}
 
 
@@ -39,15 +39,6 @@ class Remote:
     origin: str
 
     @property
-    def address(self) -> str:
-        """The URL, to be asked for again: of SFTP with the user, who is no secret there."""
-        user = _USER.match(self.url)
-        if user is None:
-            return self.origin
-        scheme, _, rest = self.origin.partition("://")
-        return f"{scheme}://{user[1]}@{rest}"
-
-    @property
     def base_name(self) -> bytes:
         """Last component of its path; else the bucket or the host."""
         match = _URL.match(self.origin)
@@ -57,6 +48,15 @@ class Remote:
         if "/" not in place:
             last = re.sub(r":[0-9]+$", "", last)
         return last.encode("utf-8", "surrogateescape") or b"root"
+
+    @property
+    def open_url(self) -> str | None:
+        """The URL, if it holds nothing secret and may be written down; who logs in is no secret, but a token is."""
+        before, at, after = self.url.partition("@")
+        scheme, slashes, user = before.partition("://")
+        named = at and ":" not in user and "/" not in user and scheme.lower() in _LOGIN_SCHEMES
+        bare = scheme + slashes + after if named else self.url
+        return self.url if bare == self.origin else None
 
 
 def checked_options(source_options: Mapping[str, Any] | None, urls: Iterable[str]) -> Mapping[str, Any]:

@@ -544,8 +544,8 @@ class Vault:
         self,
         name: str | None = None,
         *,
-        source_options: Mapping[str, Any] | None = None,
         on_conflict: OnConflict | None = None,
+        source_options: Mapping[str, Any] | None = None,
         progress: ProgressCallback | None = None,
     ) -> list[BackupResult]:
         """Finish interrupted backups: run them again with their own arguments.
@@ -554,8 +554,8 @@ class Vault:
 
         Args:
             name: Only those of this set.
-            source_options: As for ``backup``, where sources are URLs: options are not kept, nor are passwords in URLs.
             on_conflict: As for ``backup``, where that was a callable; else what it was.
+            source_options: As for ``backup``: they may hold secrets, and are not kept.
             progress: Called with events.
 
         Returns:
@@ -574,7 +574,7 @@ class Vault:
             if name is None or one.set_name == name:
                 sources, options = arguments_of(request)
                 options["on_conflict"] = options["on_conflict"] or on_conflict
-                urls = [str(source[1]) for source in sources if isinstance(source, tuple) and is_url(source[1])]
+                urls = [source[1] for source in sources if isinstance(source, tuple) and is_url(source[1])]
                 given = options_among(source_options, urls)
                 done.append(self.backup(sources, source_options=given, progress=progress, **options))
         return done

@@ -67,10 +67,9 @@ def completing(self, *arguments):
 catalog.Catalog.complete_data = completing
 
 with rz.Vault.open(
-    given["url"], host=rz.HostKey.parse(given["host"]), cache_dir=given["cache"], storage_options=given["storage"]
+    given["url"], host=rz.HostKey.parse(given["host"]), cache_dir=given["cache"], storage_options=given["storage"],
+    retry=rz.RetryPolicy(**given["retry"]),
 ) as vault:
-    if given["retry"] is not None:
-        vault._storage.retry = type(vault._storage.retry)(**given["retry"])
     if given["resume"]:
         (done,) = vault.resume()
     else:
@@ -139,7 +138,7 @@ class Runner:
             "marks": marks,
             "small": small,
             "resume": resume,
-            "retry": retry,
+            "retry": retry or {},
         }
         return subprocess.Popen(
             [sys.executable, "-c", RUN, json.dumps(given)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

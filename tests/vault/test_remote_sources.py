@@ -304,8 +304,6 @@ def test_a_server_that_is_killed_leaves_no_snapshot(kind: str, site: Site, monke
 def test_a_run_that_lost_its_source_is_gone_on_with(site: Site, sftp: SftpServer) -> None:
     for number in range(3):
         settle(write(site.source / f"{number}", noise(6_000_000, number)))
-    address = sftp.url.replace("somebody@", f"somebody:{PASSWORD}@")
-    options = {key: value for key, value in sftp.options.items() if key != "password"}
 
     def cut(path: bytes, offset: int) -> None:
         if path.endswith(b"/2") and offset > 4_000_000:
@@ -316,7 +314,7 @@ def test_a_run_that_lost_its_source_is_gone_on_with(site: Site, sftp: SftpServer
     sftp.seen.on_read = cut
     with site.writer() as vault:
         with pytest.raises(SourceError) as lost:
-            vault.backup([("source", address)], name="all", source_options=options, data_size=1 << 20)
+            vault.backup([("source", sftp.url)], name="all", source_options=sftp.options, data_size=1 << 20)
         assert lost.value.passing
         (left,) = vault.interrupted()
         assert left.sources == (sftp.url.replace("somebody@", "").encode(),)
@@ -328,7 +326,7 @@ def test_a_run_that_lost_its_source_is_gone_on_with(site: Site, sftp: SftpServer
     assert contents(site.restored(done.snapshot_id) / "source") == {f"{n}": noise(6_000_000, n) for n in range(3)}
     with site.writer() as vault:
         with pytest.raises(SourceError) as missing:
-            vault.backup(address + "/nowhere", source_options=options)
+            vault.backup(sftp.url + "/nowhere", source_options=sftp.options)
         assert not missing.value.passing
         assert not vault.interrupted()
 

@@ -109,7 +109,7 @@ def test_killed_before_it_was_noted_that_an_archive_is_complete(local: Runner) -
 
 def test_cut_off_from_the_network(remote: Runner) -> None:
     fill(remote.source)
-    quick = {"attempts": 2, "budget": 1.0, "first_wait": 0.01}
+    quick = {"attempts": 2, "first_wait": 0.01}
     said = remote.dies(what="upload_part", after=9, how="network", retry=quick)
     assert "StorageError" in said
     with remote.as_host() as vault:
