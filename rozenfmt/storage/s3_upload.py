@@ -47,6 +47,7 @@ _MD5: Final = re.compile(r"[0-9a-f]{32}")
 _MD5_OF_PARTS: Final = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _PRECONDITION_FAILED: Final = 412
 _NOT_IMPLEMENTED: Final = 501
+_NOT_ALLOWED: Final = 405
 # What servers answer that know the header If-None-Match for GET only.
 _HEADER_REFUSED: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
 
@@ -457,8 +458,17 @@ async def find_out_replacing(storage: S3Storage, key: str) -> bool:
             storage.replaces_parts = False
         else:
             storage.replaces_parts = True
-        await abort(storage, key, upload["UploadId"], check=False)
+        await _abandon(storage, key, upload["UploadId"])
     return storage.replaces_parts
+
+
+async def _abandon(storage: S3Storage, key: str, upload_id: str) -> None:
+    """Abort an upload of a byte; where that is not allowed or not known, the byte is not worth an error."""
+    try:
+        await abort(storage, key, upload_id, check=False)
+    except Exception as error:
+        if code_of(error)[1] not in {FORBIDDEN, _NOT_ALLOWED, _NOT_IMPLEMENTED}:
+            raise
 
 
 async def abort(storage: S3Storage, key: str, upload_id: str, *, check: bool) -> None:

@@ -44,7 +44,7 @@ __all__ = ["HTTP_KINDS", "TCP_KINDS", "Faults", "Handled", "Proxy", "Request", "
 HTTP_KINDS: Final[dict[str, str]] = {
     "drop": "the connection breaks before the request is forwarded",
     "cut-request": "the connection breaks within the body of the request, which the server gets in part",
-    "short-request": "the server gets a shorter body than was sent, and nothing tells it so",
+    "short-request": "the body of a PUT reaches the server shortened, and nothing tells it so",
     "cut-response": "the connection breaks within the body of the answer",
     "short-response": "the answer to a GET is shorter than the server's, and well formed",
     "lose-response": "the server acts, and the connection breaks before its answer arrives",
@@ -244,15 +244,21 @@ class Proxy:
         try:
             self._loop.run_forever()
         finally:
+            self._loop.run_until_complete(self._end())
             server.close()
-            for task in tuple(self._tasks):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
-            # Transports that were aborted close in the next round.
-            self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             asyncio.set_event_loop(None)
             self._loop.close()
+
+    async def _end(self) -> None:
+        # Not by closing the server, which breaks connections that are being accepted without closing them.
+        self._loop.remove_reader(self._listener.fileno())
+        # What was accepted before becomes a task in one of the next rounds, and what was aborted closes in them.
+        for _ in range(5):
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0)
 
     def stop(self) -> None:
         """End all connections and the loop; to be called from another thread."""
@@ -357,7 +363,7 @@ class _Connection:
     def _applies(fault: str, head: Head, operation: str) -> bool:
         length = content_of(head)
         if fault in {"cut-request", "short-request"}:
-            return length is not None and length > 0
+            return length is not None and length > 0 and (fault == "cut-request" or head.first[0] == "PUT")
         if fault == "short-response":
             return head.first[0] == "GET"
         return fault != "error-in-200" or operation in _COPIES

@@ -1,14 +1,17 @@
 """One conformance suite for every storage back-end.
 
-Subclass ``StorageSuite`` in a test module, give it a fixture ``storage`` that returns a fresh and
-empty folder, and pytest does the rest::
+Subclass ``StorageSuite`` in a test module, say where it may write, and pytest does the rest::
+
+    from rozenfmt.testing.storage import StorageSuite
+
 
     class TestMine(StorageSuite):
-        @pytest.fixture
-        def storage(self, tmp_path):
-            return MyStorage(tmp_path)
+        url = "sftp://nas/tests"
+        storage_options = {"username": "backup"}
 
-What a back-end cannot do is declared by the class attributes, so that a reader sees it.
+Each test gets a folder of its own below ``url``, and empties it afterwards.  The same without a
+module: ``python -m rozenfmt.testing.storage URL``.  For a storage that is not of fsspec, override
+``open``.  What a back-end cannot do is declared by the class attributes, so that a reader sees it.
 """
 
 # The names of the tests say what they demand.
@@ -16,25 +19,54 @@ What a back-end cannot do is declared by the class attributes, so that a reader 
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import json
 import random
+import subprocess
+import sys
 import threading
-from typing import TYPE_CHECKING, ClassVar
+import unicodedata
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from rozenfmt.errors import ConflictError, StorageError, UsageError
-from rozenfmt.storage import ObjectInfo
+from rozenfmt.errors import ConflictError, RozenError, StorageError, UsageError
+from rozenfmt.storage import ObjectInfo, open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rozenfmt.storage import Storage, Upload
 
 __all__ = ["StorageSuite", "pattern"]
 
 _KIB = 1024
+_MIB = 1 << 20
 _WRITERS = 4
+_ROUNDS = 3
+_SECOND_PROCESS = """
+import json, sys
+from rozenfmt.errors import ConflictError
+from rozenfmt.storage import open_storage
+url, options, me, rounds = json.loads(sys.stdin.readline())
+storage = open_storage(url, options)
+for number in range(rounds):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    own = storage.create(f"own/{me}/{number}")
+    own.write(me.encode() * 100)
+    own.commit()
+    try:
+        shared = storage.create(f"shared/{number}")
+        shared.write(me.encode() * 100)
+        shared.commit()
+        print("won", flush=True)
+    except ConflictError:
+        print("lost", flush=True)
+"""
 # Seconds after which a race whose writers failed early is given up.
 _PATIENCE = 60
 
@@ -55,14 +87,23 @@ class StorageSuite:
 
     Class attributes, for subclasses to set:
 
+    ``url``, ``storage_options``: a folder that may be written to, and its options for fsspec.
     ``part_size``: bytes of a part, for back-ends with multipart uploads; None for others.
     ``exclusive``: whether of two racing writers with ``overwrite=False`` one at most can win.
+    ``shared``: whether another process sees the same objects.
+    ``steady``: whether reading notices that the object is replaced meanwhile, or goes on with the old one.
+    ``many``: number of objects in one folder; more than 1,000 makes S3 list in pages.
     ``odd_names``: names that the back-end must take as they are.
     ``refused_names``: names that it cannot hold and must refuse by ``UsageError`` or ``StorageError``.
     """
 
+    url: ClassVar[str | None] = None
+    storage_options: ClassVar[dict[str, Any]] = {}
     part_size: ClassVar[int | None] = None
     exclusive: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
+    steady: ClassVar[bool] = False
+    many: ClassVar[int] = 1100
     odd_names: ClassVar[tuple[str, ...]] = (
         "[a-z]*?.rzn",
         "{a,b}.rzn",
@@ -72,6 +113,16 @@ class StorageSuite:
         "back\\slash",
         "q?versionId=7",
         "ünï\u0301cødé ✓ 🦀",
+        unicodedata.normalize("NFC", "é"),
+        unicodedata.normalize("NFD", "é"),
+        "A",
+        "a",
+        "%41",
+        "a+b",
+        "a b",
+        " space ",
+        "...",
+        ".dir/..b",
         "name.partial",
         "deep/er/still/x",
         "tab\tinside",
@@ -94,11 +145,50 @@ class StorageSuite:
     )
 
     @pytest.fixture
-    def storage(self) -> Storage:
-        """A fresh and empty folder; subclasses give it."""
-        raise NotImplementedError
+    def folder(self) -> str:
+        """Address of a folder that nobody uses; it need not exist yet."""
+        if self.url is None:
+            pytest.fail(f"{type(self).__name__} must set url to a folder that may be written to")
+        return f"{self.url.rstrip('/')}/{uuid.uuid4().hex}"
+
+    @pytest.fixture
+    def options(self) -> dict[str, Any]:
+        """Options for fsspec."""
+        return self.storage_options
+
+    def open(self, folder: str, options: dict[str, Any]) -> Storage:
+        """Open the folder; called several times for the same one."""
+        return open_storage(folder, options or None)
+
+    @pytest.fixture
+    def storage(self, folder: str, options: dict[str, Any]) -> Iterator[Storage]:
+        """The folder, opened; emptied afterwards."""
+        storage = self.open(folder, options)
+        yield storage
+        with contextlib.suppress(RozenError):
+            # A test that failed has said more than this can.
+            self.empty(storage)
+        self.close(storage)
+
+    @pytest.fixture
+    def another(self, folder: str, options: dict[str, Any]) -> Iterator[Storage]:
+        """A second client of the same folder."""
+        another = self.open(folder, options)
+        yield another
+        self.close(another)
 
     # Helpers
+
+    def empty(self, storage: Storage) -> None:
+        """Delete what a test has left."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(storage.delete, [info.name for info in storage.list()]))
+
+    def close(self, storage: Storage) -> None:
+        """Close connections, where a storage has them."""
+        close = getattr(storage, "close", None)
+        if close is not None:
+            close()
 
     def put(self, storage: Storage, name: str, data: bytes, *, overwrite: bool = False) -> ObjectInfo:
         """Write an object in one piece."""
@@ -313,21 +403,34 @@ class StorageSuite:
     # Names
 
     def test_odd_names(self, storage: Storage) -> None:
+        wrong: dict[str, Any] = {}
+        stored = []
         for number, name in enumerate(self.odd_names):
-            self.put(storage, name, pattern(10 + number, seed=number))
-        assert [info.name for info in storage.list()] == sorted(self.odd_names)
+            try:
+                self.put(storage, name, pattern(10 + number, seed=number))
+                stored.append(name)
+            except RozenError as error:
+                wrong[name] = error
+        assert [info.name for info in storage.list()] == sorted(stored)
         for number, name in enumerate(self.odd_names):
-            data = pattern(10 + number, seed=number)
-            assert storage.size(name) == len(data)
-            assert storage.read(name, 1, 8) == data[1:9]
-            assert storage.read_suffix(name, 4) == (len(data), data[-4:])
-            assert b"".join(storage.stream(name)) == data
-            assert ObjectInfo(name, len(data)) in list(storage.list(name))
-            self.put(storage, name, b"new", overwrite=True)
-            assert storage.read(name, 0, 3) == b"new"
-        for name in self.odd_names:
+            if name not in wrong:
+                try:
+                    self._check_name(storage, name, pattern(10 + number, seed=number))
+                except (RozenError, AssertionError) as error:
+                    wrong[name] = error
+        assert not wrong, "\n".join(f"{name!r}: {error}" for name, error in wrong.items())
+        for name in stored:
             storage.delete(name)
         assert list(storage.list()) == []
+
+    def _check_name(self, storage: Storage, name: str, data: bytes) -> None:
+        assert storage.size(name) == len(data)
+        assert storage.read(name, 1, 8) == data[1:9]
+        assert storage.read_suffix(name, 4) == (len(data), data[-4:])
+        assert b"".join(storage.stream(name)) == data
+        assert ObjectInfo(name, len(data)) in list(storage.list(name))
+        self.put(storage, name, b"new", overwrite=True)
+        assert storage.read(name, 0, 3) == b"new"
 
     def test_patterns_match_nothing_else(self, storage: Storage) -> None:
         self.put(storage, "ab", b"kept")
@@ -393,6 +496,68 @@ class StorageSuite:
             assert storage.size(f"d/{number}") == 1
         storage.delete("d/1")
         assert [info.name for info in storage.list("d/")] == ["d/0", "d/2"]
+
+    def test_other_clients_are_seen_at_once(self, storage: Storage, another: Storage) -> None:
+        if not self.shared:
+            pytest.skip("clients share nothing")
+        assert list(storage.list()) == []
+        with pytest.raises(StorageError):
+            storage.size("d/a")
+        self.put(another, "d/a", b"first")
+        assert list(storage.list()) == [ObjectInfo("d/a", 5)]
+        assert storage.read_suffix("d/a", 9) == (5, b"first")
+        with pytest.raises(ConflictError):
+            self.put(storage, "d/a", b"mine")
+        self.put(another, "d/a", b"replaced", overwrite=True)
+        assert storage.size("d/a") == 8
+        assert storage.read("d/a", 0, 8) == b"replaced"
+        assert b"".join(storage.stream("d/a")) == b"replaced"
+        assert list(storage.list("d/")) == [ObjectInfo("d/a", 8)]
+        another.delete("d/a")
+        self.assert_absent(storage, "d/a")
+        self.put(storage, "d/a", b"mine")
+        assert another.read("d/a", 0, 4) == b"mine"
+
+    def test_uploads_of_other_clients_are_left_alone(self, storage: Storage, another: Storage) -> None:
+        data = pattern(2 * self.boundary() + 1)
+        upload = self.begin(another, "theirs")
+        upload.write(data)
+        mine = self.begin(storage, "mine")
+        mine.write(pattern(2 * self.boundary() + 2))
+        mine.discard()
+        self.put(storage, "more", pattern(self.boundary() + 1))
+        assert upload.commit().size == len(data)
+        assert b"".join(another.stream("theirs")) == data
+
+    def test_deep_prefixes(self, storage: Storage) -> None:
+        levels = [f"level {number}" for number in range(12)]
+        names = ["/".join(levels[: depth + 1]) + "/x" for depth in range(12)]
+        for name in names:
+            self.put(storage, name, name.encode())
+        assert [info.name for info in storage.list()] == sorted(names)
+        for depth in (0, 1, 5, 10, 11):
+            prefix = "/".join(levels[: depth + 1])
+            expected = sorted(name for name in names if name.startswith(prefix + "/"))
+            assert [info.name for info in storage.list(prefix + "/")] == expected
+            assert storage.size(names[depth]) == len(names[depth])
+        assert list(storage.list("/".join(levels) + "/y")) == []
+
+    def test_many_objects(self, storage: Storage) -> None:
+        names = [f"many/{number:05}" for number in range(self.many)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: self.put(storage, name, name.encode()), names))
+        assert list(storage.list()) == [ObjectInfo(name, len(name)) for name in names]
+        assert [info.name for info in storage.list("many/0000")] == names[:10]
+        assert list(storage.list("many/x")) == []
+
+    def test_listing_while_objects_come_and_go(self, storage: Storage) -> None:
+        for number in range(20):
+            self.put(storage, f"kept/{number:03}", b"x")
+        found = []
+        for number, info in enumerate(storage.list("kept/")):
+            found.append(info.name)
+            self.put(storage, f"new/{number}", b"x")
+        assert found == [f"kept/{number:03}" for number in range(20)]
 
     def test_deletion(self, storage: Storage) -> None:
         self.put(storage, "a", b"x")
@@ -466,6 +631,50 @@ class StorageSuite:
         assert b"".join(storage.stream("a")) in [contents[number] for number in won]
         assert list(storage.list()) == [ObjectInfo("a", size)]
 
+    def test_writers_in_processes(self, storage: Storage, folder: str, options: dict[str, Any]) -> None:
+        plain = {
+            key: value for key, value in options.items() if isinstance(value, (str, int, float, list, tuple, dict))
+        }
+        if not self.shared or type(self).open is not StorageSuite.open:
+            pytest.skip("another process could not open it")
+        with _process(folder, plain, "b") as one, _process(folder, plain, "c") as two:
+            for number in range(_ROUNDS):
+                for process in (one, two):
+                    assert process.stdout is not None
+                    assert process.stdout.readline() == "ready\n"
+                for process in (one, two):
+                    assert process.stdin is not None
+                    process.stdin.write("go\n")
+                    process.stdin.flush()
+                results = [process.stdout.readline().strip() for process in (one, two) if process.stdout]
+                assert set(results) <= {"won", "lost"}
+                assert "won" in results or not self.exclusive
+                if self.exclusive:
+                    assert sorted(results) == ["lost", "won"]
+                winners = [me * 100 for me, result in zip((b"b", b"c"), results, strict=True) if result == "won"]
+                assert storage.read(f"shared/{number}", 0, 100) in winners or not winners
+        expected = sorted(f"own/{me}/{number}" for me in "bc" for number in range(_ROUNDS))
+        assert [info.name for info in storage.list("own/")] == expected
+
+    def test_replaced_while_read(self, storage: Storage, another: Storage) -> None:
+        writer = another if self.shared else storage
+        size = 20 * _MIB
+        old, new = pattern(size, seed=1), pattern(size, seed=2)
+        self.put(storage, "a", old)
+        pieces = storage.stream("a")
+        got = [next(pieces)]
+        self.put(writer, "a", new, overwrite=True)
+        with contextlib.suppress(StorageError):
+            got += pieces
+        data = b"".join(got)
+        if self.steady:
+            assert old.startswith(data)
+        position = 0
+        for piece in got:
+            assert piece in (old[position : position + len(piece)], new[position : position + len(piece)])
+            position += len(piece)
+        assert b"".join(storage.stream("a")) == new
+
     def test_threads_share_a_storage(self, storage: Storage) -> None:
         contents = {f"t/{number}": pattern(self.boundary() + number, seed=number) for number in range(_WRITERS)}
 
@@ -475,6 +684,23 @@ class StorageSuite:
 
         assert _in_threads([lambda name=name: work(name) for name in contents]) == []  # type: ignore[misc]
         assert [info.name for info in storage.list("t/")] == sorted(contents)
+
+
+@contextlib.contextmanager
+def _process(folder: str, options: dict[str, Any], name: str) -> Iterator[subprocess.Popen[str]]:
+    """A writer in a process of its own."""
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", _SECOND_PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        try:
+            # Not as an argument, where others would see the secrets.
+            process.stdin.write(json.dumps([folder, options or None, name, _ROUNDS]) + "\n")
+            process.stdin.flush()
+            yield process
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _in_threads(work: list[Callable[[], None]]) -> list[BaseException]:
@@ -493,3 +719,9 @@ def _in_threads(work: list[Callable[[], None]]) -> list[BaseException]:
     for thread in threads:
         thread.join()
     return errors
+
+
+if __name__ == "__main__":
+    from rozenfmt.testing.run import main
+
+    sys.exit(main())

@@ -562,7 +562,7 @@ class Vault:
             What was done, the oldest first.
 
         Raises:
-            What ``backup`` raises; what was not finished stays interrupted.
+            RozenError: As ``backup`` does; what was not finished stays interrupted.
         """
         from rozenfmt.storage.location import is_url
 
