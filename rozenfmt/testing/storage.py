@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from rozenfmt.errors import ConflictError, RozenError, StorageError, UsageError
-from rozenfmt.storage import ObjectInfo, open_storage
+from rozenfmt.storage import ObjectInfo, RetryPolicy, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,6 +88,7 @@ class StorageSuite:
     Class attributes, for subclasses to set:
 
     ``url``, ``storage_options``: a folder that may be written to, and its options for fsspec.
+    ``retry``: how long failed requests are made again; not for minutes, since some are to fail.
     ``part_size``: bytes of a part, for back-ends with multipart uploads; None for others.
     ``exclusive``: whether of two racing writers with ``overwrite=False`` one at most can win.
     ``shared``: whether another process sees the same objects.
@@ -99,6 +100,7 @@ class StorageSuite:
 
     url: ClassVar[str | None] = None
     storage_options: ClassVar[dict[str, Any]] = {}
+    retry: ClassVar[RetryPolicy] = RetryPolicy(attempts=4, first_wait=0.2)
     part_size: ClassVar[int | None] = None
     exclusive: ClassVar[bool] = True
     shared: ClassVar[bool] = True
@@ -158,7 +160,7 @@ class StorageSuite:
 
     def open(self, folder: str, options: dict[str, Any]) -> Storage:
         """Open the folder; called several times for the same one."""
-        return open_storage(folder, options or None)
+        return open_storage(folder, options or None, retry=self.retry)
 
     @pytest.fixture
     def storage(self, folder: str, options: dict[str, Any]) -> Iterator[Storage]:
