@@ -50,7 +50,13 @@ class ConflictError(RozenError):
 
 
 class SourceError(RozenError):
-    """A file or directory that was to be read cannot be read."""
+    """A file or directory that was to be read cannot be read.
+
+    Attributes:
+        passing: It is elsewhere, and may be reached again later: the network failed, or the server.
+    """
+
+    passing: bool = False
 
 
 class StorageError(RozenError):

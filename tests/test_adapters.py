@@ -36,6 +36,17 @@ def test_progress_is_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> No
     assert [record.args for record in caplog.records] == [("create", 3, 2048, 1024)] * 3
 
 
+def test_retries_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    retry = rz.Retry("read", "s3://b/\x1b[31m", 1, 2.0, "no answer in time")
+    rz.LogEvents()(retry)  # the storage has logged it already
+    assert caplog.records == []
+    rz.LogEvents(logging.getLogger("somebody"))(retry)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "\x1b" not in record.getMessage()
+    assert "no answer in time" in record.getMessage()
+
+
 def test_an_operation_feeds_an_adapter(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").write_bytes(b"content")
@@ -58,6 +69,7 @@ def test_a_bar_on_a_terminal() -> None:
         "with rz.progress_bar() as bar:\n"
         "    bar(rz.Progress('create', 3, 2048, 1024, None, b'some/path'))\n"
         "    bar(rz.Problem(b'x', 'unreadable', 'no'))\n"
+        "    bar(rz.Retry('read', 's3://b/a', 1, 2.0, 'no answer in time'))\n"
         "    time.sleep(0.5)\n"
         "    with bar.paused():\n"
         "        print('a question', file=__import__('sys').stderr, flush=True)\n"
@@ -78,6 +90,7 @@ def test_a_bar_on_a_terminal() -> None:
     assert process.wait() == 0
     assert b"3 entries" in shown
     assert b"2.0 KiB" in shown
+    assert b"cannot read s3://b/a: no answer in time; attempt 2" in shown
     before, _, after = shown.partition(b"a question")
     assert before.count(b"\x1b[?25l") == before.count(b"\x1b[?25h") == 1  # hidden, and back before the question
     assert b"4 entries" in after

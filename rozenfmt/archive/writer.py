@@ -29,6 +29,8 @@ from rozenfmt.format.records import HeaderRecord
 from rozenfmt.format.registry import Kind as ArchiveKind
 from rozenfmt.format.registry import Right, Suite
 from rozenfmt.keys import Passphrase, Recipient, SigningKey
+from rozenfmt.storage.bandwidth import Bandwidth
+from rozenfmt.storage.retry import RetryPolicy
 
 from .opening import opened, retries_told
 from .pipeline import Pipeline, default_workers
@@ -36,9 +38,7 @@ from .treewriter import OpenDirectory, TreeWriter
 
 if TYPE_CHECKING:
     from rozenfmt.format.blocks import SealedBlock
-    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Upload
-    from rozenfmt.storage.retry import RetryPolicy
     from rozenfmt.tree.content import FileReader
     from rozenfmt.tree.scan import Scanner
 

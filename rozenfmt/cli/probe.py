@@ -61,7 +61,7 @@ def add_commands(root: click.Group) -> None:
         record: bool,
         recorded: bool,
         policies: bool,
-        storage_options: dict[str, Any] | None,
+        connection: dict[str, Any],
     ) -> int:
         """Find out what a storage can do, and what these credentials may do there, by trying.
 
@@ -84,22 +84,20 @@ def add_commands(root: click.Group) -> None:
             raise rz.UsageError(msg)
         if policies:
             return _policies(out, location, role, host)
-        key = _host(location, host, role, storage_options)
+        key = _host(location, host, role, connection)
         if recorded:
-            found = rz.last_probe(location, storage_options=storage_options, host=key if host else None)
+            found = rz.last_probe(location, **connection, host=key if host else None)
             if found is None:
                 msg = "no report of a probe is stored there; 'rozenfmt probe --record' stores one"
                 raise rz.StorageError(msg, fatal=True)
             return _show(out, found, role, recorded=True)
         out.after_interrupt = "what was written below probe/ was removed, as far as that is allowed"
-        report = rz.probe(location, storage_options=storage_options, host=key, transfer=transfer, record=record)
+        report = rz.probe(location, **connection, host=key, transfer=transfer, record=record)
         status = _show(out, report, role)
         return Exit.INCOMPLETE if status is Exit.DONE and record and not report.recorded else status
 
 
-def _host(
-    location: str, given: str | None, role: str | None, storage_options: dict[str, Any] | None
-) -> rz.HostKey | str | None:
+def _host(location: str, given: str | None, role: str | None, connection: dict[str, Any]) -> rz.HostKey | str | None:
     """The host to look for: the one given, or this machine, if it has a key for the vault."""
     if given is not None:
         return rz.HostKey.load(given) if os.path.lexists(given) else given.lower()
@@ -113,7 +111,7 @@ def _host(
         return None
     from rozenfmt.vault.probing import vaults_in
 
-    files = (host_key_file(vault_id) for vault_id in vaults_in(location, storage_options))
+    files = (host_key_file(vault_id) for vault_id in vaults_in(location, **connection))
     found = next((file for file in files if os.path.lexists(file)), None)
     return rz.HostKey.load(found) if found is not None else None
 

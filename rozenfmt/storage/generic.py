@@ -355,14 +355,25 @@ class GenericStorage:
         self.fs.invalidate_cache()
         try:
             found = self.fs.find(folder, detail=True, **self._find_options())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError:
+            # SFTP has no word for it.
+            if self._is_file(folder):
+                return {}
+            raise
         return {
             path: int(info["size"])
             for path, info in found.items()
             # Asked for a folder that is a file, find() returns that file, without a type.
             if info.get("type", "directory") != "directory" and path.startswith(self._root)
         }
+
+    def _is_file(self, path: str) -> bool:
+        try:
+            return bool(self.fs.info(path)["type"] == "file")
+        except Exception:  # noqa: BLE001 - what went wrong first is what matters
+            return False
 
     def _find_options(self) -> dict[str, str]:
         """What keeps fsspec's own ``find`` from taking a folder that cannot be listed for an empty one."""

@@ -7,10 +7,7 @@ httpx and httpcore, paramiko its own.  What happened stands at the end of the ch
 from __future__ import annotations
 
 import errno
-import socket
-import ssl
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "chain", "is_certificate", "is_network", "retry_after", "words"]
 
-# Exceptions by name: importing their libraries here would cost what lazy imports save.
+# Exceptions by name: importing their libraries, and ssl, would cost what lazy imports save.
 _NETWORK_TYPES: Final = frozenset(
     {
         "ClientConnectionError",  # aiohttp
@@ -36,6 +33,7 @@ _NETWORK_TYPES: Final = frozenset(
         "ResponseStreamingError",
         "SSLError",
         "TransportError",  # httpx
+        "gaierror",  # socket
     }
 )
 _UNREACHABLE: Final = {
@@ -84,18 +82,18 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def is_certificate(error: BaseException) -> bool:
     """Whether the server's certificate was refused, which no repetition changes."""
-    return any(isinstance(step, ssl.SSLCertVerificationError) for step in chain(error))
+    return any("SSLCertVerificationError" in _names(step) for step in chain(error))
 
 
 def is_network(error: BaseException) -> bool:
     """Whether it was the network, or a server that broke off."""
     if not isinstance(error, Exception) or is_certificate(error):
         return False
-    if isinstance(error, (ConnectionError, TimeoutError, EOFError, socket.gaierror, ssl.SSLError)):
+    if isinstance(error, (ConnectionError, TimeoutError, EOFError)):
         return True
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         return True
-    return any(cls.__name__ in _NETWORK_TYPES for cls in type(error).__mro__)
+    return bool(_names(error) & _NETWORK_TYPES)
 
 
 def words(error: BaseException) -> str:
@@ -108,13 +106,15 @@ def words(error: BaseException) -> str:
 
 
 def _words(step: BaseException) -> str:
-    if isinstance(step, socket.gaierror):
+    names = _names(step)
+    if "gaierror" in names:
         return "the name of the host cannot be resolved"
-    if isinstance(step, ssl.SSLCertVerificationError):
+    if "SSLCertVerificationError" in names:
         why = getattr(step, "verify_message", "")  # aiohttp's class of this family has none
         return f"the certificate of the server is refused ({why})" if why else ""
-    if isinstance(step, ssl.SSLError):
-        return f"TLS fails ({getattr(step, 'reason', None) or 'no reason given'})"
+    if "SSLError" in names and isinstance(step, OSError):
+        reason = getattr(step, "reason", "")
+        return f"TLS fails ({reason})" if reason else ""
     if isinstance(step, ConnectionRefusedError):
         return "the connection is refused"
     if isinstance(step, ConnectionError) and type(step).__module__ == "builtins":
@@ -122,6 +122,10 @@ def _words(step: BaseException) -> str:
     if isinstance(step, TimeoutError) or "Timeout" in type(step).__name__:
         return "no answer in time"
     return _UNREACHABLE.get(getattr(step, "errno", None) or 0, "")
+
+
+def _names(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
 
 
 def retry_after(value: object, now: float) -> float | None:
@@ -133,8 +137,12 @@ def retry_after(value: object, now: float) -> float | None:
 
     """
     text = str(value or "").strip()
+    if not text:
+        return None
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
     except (TypeError, ValueError, OverflowError):

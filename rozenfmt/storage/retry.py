@@ -101,7 +101,8 @@ class Retries:
     ) -> None:
         self.policy = policy or RetryPolicy()
         self.clock = clock
-        self._describe = describe or (lambda error: Failure(words(error)))
+        # Who cannot tell an answer from silence is taken to have the right address.
+        self._describe = describe or (lambda error: Failure(words(error), answered=True))
         self._sleep = sleep
         self._changed = threading.Condition()
         self._failing_since: float | None = None
@@ -253,7 +254,7 @@ class _Trial:
                 return None
             wait += failure.retry_after
         wait = min(wait, left)
-        action, where = self._action or failure.action, self._where or failure.where
+        action, where = self._action or failure.action or "reach", self._where or failure.where or "the storage"
         retries.report(Retry(action, where, self._attempt, wait, failure.reason, throttled=failure.throttled))
         return wait
 

@@ -33,6 +33,7 @@ class Seen:
         on_read: Called with path and offset before each read.
         most: Bytes that one answer gives at most.
         transports: The connections themselves.
+        refuse: No further connection is taken.
     """
 
     opened: list[bytes] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Seen:
     on_read: Callable[[bytes, int], None] | None = None
     most: int = 1 << 20
     transports: list[Any] = field(default_factory=list)
+    refuse: bool = False
 
 
 @dataclass
@@ -149,6 +151,9 @@ def sftp_server(folder: Path) -> Iterator[SftpServer]:
                 connection, _ = listener.accept()
             except OSError:
                 return  # closed: the test is over
+            if seen.refuse:
+                connection.close()
+                continue
             transport = paramiko.Transport(connection)
             transport.add_server_key(key)
             transport.set_subsystem_handler("sftp", _Bytes, _Folder, os.fsencode(folder), seen)

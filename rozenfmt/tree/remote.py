@@ -10,7 +10,6 @@ What the file system does not tell is put in: modes 0644 and 0755, this process'
 from __future__ import annotations
 
 import os
-import re
 import stat as st
 import time
 from collections import deque
@@ -26,7 +25,7 @@ from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.storage.redact import server_of
 
 from .content import CHUNK_SIZE, READ_TRIES, FileReader, Hole
-from .remote_files import Found, FsspecFiles, RemoteFiles, same
+from .remote_files import Found, FsspecFiles, RemoteFiles, origin_of, same
 from .remote_pool import Pool
 from .scan import SMALL_LIMIT, Known, Sink
 
@@ -34,9 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from concurrent.futures import Future
 
+    from rozenfmt.events import ProgressCallback
+    from rozenfmt.storage.retry import RetryPolicy
+
     from .excludes import Excludes
 
-__all__ = ["KnownAhead", "RemoteScanner", "connect", "origin_of"]
+__all__ = ["KnownAhead", "RemoteScanner", "connect"]
 
 _BYTES_AHEAD: Final = 32 << 20
 _RANGES_AHEAD: Final = 4
@@ -53,8 +55,6 @@ _KINDS: Final = {
     st.S_IFIFO: Kind.FIFO,
     st.S_IFSOCK: Kind.SOCKET,
 }
-_USERINFO: Final = re.compile(r"(?<=://)[^/]*@")
-_HTTP_QUERY: Final = re.compile(r"\?.*", re.DOTALL)
 
 
 class KnownAhead(Known, Protocol):
@@ -67,7 +67,7 @@ class KnownAhead(Known, Protocol):
         """
 
 
-def connect(url: str, options: Mapping[str, Any]) -> RemoteFiles:
+def connect(url: str, options: Mapping[str, Any], retry: RetryPolicy | None = None) -> RemoteFiles:
     """Reach a file system.
 
     Raises:
@@ -78,22 +78,16 @@ def connect(url: str, options: Mapping[str, Any]) -> RemoteFiles:
     if scheme in ("sftp", "ssh"):
         from .remote_sftp import SftpFiles
 
-        return SftpFiles(url, options)
+        return SftpFiles(url, options, retry)
     if scheme in ("s3", "s3a"):
         from .remote_s3 import S3Files
 
-        return S3Files(url, options)
+        return S3Files(url, options, retry)
     if scheme in ("webdav", "dav"):
         from .remote_webdav import WebdavFiles
 
-        return WebdavFiles(url, options)
-    return FsspecFiles(url, options)
-
-
-def origin_of(url: str) -> str:
-    """A URL without what may be secret: user, password and, of HTTP, the query."""
-    shown = _USERINFO.sub("", url)
-    return _HTTP_QUERY.sub("", shown) if re.match(r"https?://", shown, re.IGNORECASE) else shown
+        return WebdavFiles(url, options, retry)
+    return FsspecFiles(url, options, retry)
 
 
 @dataclass(slots=True)
@@ -155,6 +149,8 @@ class RemoteScanner:
         skip_caches: Of a directory with a valid ``CACHEDIR.TAG``, capture itself and the tag only.
         small_limit: Files up to so many bytes are read whole.
         known: What is remembered of earlier walks.
+        retry: How long requests are tried.
+        progress: Told of each ``Retry``.
 
     Attributes:
         stat: Of the entry that the sink is given now: see ``Found.stat``.
@@ -172,7 +168,11 @@ class RemoteScanner:
         skip_caches: bool = False,
         small_limit: int = SMALL_LIMIT,
         known: KnownAhead | None = None,
+        retry: RetryPolicy | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
+        self._retry = retry
+        self._progress = progress
         self._url = url
         self._options = options
         self._report = report
@@ -203,15 +203,16 @@ class RemoteScanner:
         """
         self._sink = sink
         try:
-            self._files = connect(self._url, self._options)
+            self._files = connect(self._url, self._options, self._retry)
         except (OSError, SourceError, StorageError) as error:
             raise self._unreachable(error) from error
         self._pool = Pool(self._files.connections)
         # Big pieces have threads of their own: a thread that held one keeps the memory.
         self._ranges = Pool(_RANGES_AHEAD)
         try:
-            self._begin()
-            self._loop()
+            with self._files.retries.reported_to(self._progress):
+                self._begin()
+                self._loop()
         finally:
             for pool in (self._pool, self._ranges):
                 pool.close()
@@ -221,7 +222,9 @@ class RemoteScanner:
 
     def _unreachable(self, error: Exception) -> SourceError:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return SourceError(f"Cannot read the source {self._shown!r}: {reason}")
+        unreachable = SourceError(f"Cannot read the source {self._shown!r}: {reason}")
+        unreachable.passing = isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError))
+        return unreachable
 
     def _begin(self) -> None:
         """Deliver the root; if it is a directory, the walk is in it afterwards."""
@@ -242,6 +245,7 @@ class RemoteScanner:
     def _loop(self) -> None:
         frames = self._frames
         while frames:
+            self._files.retries.deliver()
             frame = frames[-1]
             if frame.at == len(frame.items):
                 frames.pop()

@@ -15,24 +15,26 @@ import os
 import re
 import stat as st
 import threading
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rozenfmt.errors import SourceError, UsageError
+from rozenfmt.storage.network import Failure, retry_after, words
 from rozenfmt.storage.redact import Redactor
-from rozenfmt.storage.retry import RetryPolicy, call
+from rozenfmt.storage.retry import Retries, RetryPolicy, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["NEVER", "RETRY", "Found", "FsspecFiles", "RemoteFiles", "found_of", "same", "time_ns"]
+__all__ = ["NEVER", "RETRY", "Found", "FsspecFiles", "RemoteFiles", "found_of", "origin_of", "same", "time_ns"]
 
 T = TypeVar("T")
 
 RETRY = RetryPolicy()
-"""How often and how long one request to a source is tried."""
+"""How long requests to a source are tried, if nothing else is said."""
 
 NEVER: Final = (1 << 63) - 1
 """A change time that no clock reaches: what has it counts as having just been written, and is read each time."""
@@ -64,11 +66,20 @@ _LATEST: Final = 1e30
 
 _DENIED: Final = frozenset({401, 403})
 _ABSENT: Final = frozenset({404, 410})
+_THROTTLED: Final = frozenset({429, 503})
 _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FINAL: Final = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 # Roots of the families of exceptions that HTTP libraries have beside OSError, by name: not imported for this.
 _PASSING_TYPES: Final = frozenset({"TransportError", "ClientConnectionError", "ClientPayloadError", "HTTPClientError"})
 _CONNECTIONS: Final = 4
+_USERINFO: Final = re.compile(r"(?<=://)[^/]*@")
+_HTTP_QUERY: Final = re.compile(r"\?.*", re.DOTALL)
+
+
+def origin_of(url: str) -> str:
+    """A URL without what may be secret: user, password and, of HTTP, the query."""
+    shown = _USERINFO.sub("", url)
+    return _HTTP_QUERY.sub("", shown) if re.match(r"https?://", shown, re.IGNORECASE) else shown
 
 
 @dataclass(slots=True)
@@ -251,17 +262,22 @@ class RemoteFiles(ABC):
     Args:
         url: As the user gave it.
         options: Likewise.
+        retry: How long requests are tried.
 
     Attributes:
+        retries: What they know of each other's failures.
         root: Path of the source in the file system.
         connections: Requests that may be under way at once.
         redactor: Takes secrets out of texts.
+        where: The source, for people.
     """
 
     connections: int = _CONNECTIONS
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], retry: RetryPolicy | None = None) -> None:
         self.redactor = Redactor(url, options)
+        self.where = self.redactor.text(origin_of(url))
+        self.retries = Retries(retry or RETRY, self._failure)
         self.root: str
         self._closing = False
 
@@ -288,6 +304,7 @@ class RemoteFiles(ABC):
     def close(self) -> None:
         """End the connections; requests under way fail, and are not tried again."""
         self._closing = True
+        self.retries.interrupt()
         self._close()
 
     @abstractmethod
@@ -314,6 +331,19 @@ class RemoteFiles(ABC):
     def _passing(self, error: BaseException) -> bool:
         return is_passing(error)
 
+    def _failure(self, error: Exception) -> Failure:
+        """What a failed attempt says about the next one."""
+        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        status = status_of(error)
+        return Failure(
+            words(error),
+            answered=bool(status) or isinstance(error, _FINAL),
+            throttled=status in _THROTTLED,
+            retry_after=retry_after(headers.get("Retry-After"), time.time()) if status in _THROTTLED else None,
+            action="read",
+            where=self.where,
+        )
+
     def _again(self, work: Callable[[], T]) -> T:
         def passing(error: BaseException) -> bool:
             if self._closing or not self._passing(error):
@@ -322,7 +352,7 @@ class RemoteFiles(ABC):
             return True
 
         try:
-            return call(RETRY, work, passing)
+            return call(self.retries, work, passing)
         except (SourceError, UsageError):
             raise
         except Exception as error:  # noqa: BLE001 - back-ends raise what they like
@@ -374,8 +404,8 @@ class FsspecFiles(RemoteFiles):
         SourceError: A package is missing, or there is no connection.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        super().__init__(url, options)
+    def __init__(self, url: str, options: Mapping[str, Any], retry: RetryPolicy | None = None) -> None:
+        super().__init__(url, options, retry)
         self._url, self._options = url, dict(options)
         self._own = threading.local()
         self._all: list[Any] = []

@@ -14,12 +14,13 @@ from rozenfmt.errors import StorageError
 from rozenfmt.storage.s3 import S3Storage
 from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, IntegrityError, code_of, explain, is_transient
 
-from . import remote_files
 from .remote_files import DIRECTORY_MODE, FILE_MODE, Found, RemoteFiles, time_ns
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Coroutine, Mapping
+
+    from rozenfmt.storage.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class S3Files(RemoteFiles):
     Args:
         url: ``s3://bucket/folder``.
         options: Of ``s3fs.S3FileSystem``.
+        retry: How long requests are tried.
 
     Raises:
         UsageError: The options do not fit.
@@ -42,10 +44,10 @@ class S3Files(RemoteFiles):
 
     connections = _CONNECTIONS
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        super().__init__(url, options)
-        # Its requests are tried again there: see RETRY, which both have.
-        self._storage = S3Storage(url, options, retry=remote_files.RETRY, parallel=_CONNECTIONS)
+    def __init__(self, url: str, options: Mapping[str, Any], retry: RetryPolicy | None = None) -> None:
+        super().__init__(url, options, retry)
+        self._storage = S3Storage(url, options, retry=self.retries.policy, parallel=_CONNECTIONS)
+        self.retries = self._storage.retry  # requests are tried again there
         self.root = self._storage.folder.rstrip("/")
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -120,6 +122,7 @@ class S3Files(RemoteFiles):
         return got.data, _object(path, "", got.total, got.etag, None)
 
     def _close(self) -> None:
+        self._storage.interrupt()
         self._storage.close()
 
 

@@ -24,6 +24,8 @@ from .remote_files import Found, RemoteFiles, is_passing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from rozenfmt.storage.retry import RetryPolicy
+
 __all__ = ["SftpFiles"]
 
 _TIMEOUT: Final = 60.0
@@ -42,6 +44,7 @@ class SftpFiles(RemoteFiles):
         url: ``sftp://user@host:port/path``; the path is absolute.
         options: ``username``, ``password``, ``port``, ``key_filename`` and whatever ``paramiko.SSHClient.connect``
             takes; ``host_key_policy``, by default ``reject``: ``auto_add`` trusts whoever answers.
+        retry: How long requests are tried.
 
     Raises:
         UsageError: The options do not fit.
@@ -51,8 +54,8 @@ class SftpFiles(RemoteFiles):
 
     connections = _CONNECTIONS
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        super().__init__(url, options)
+    def __init__(self, url: str, options: Mapping[str, Any], retry: RetryPolicy | None = None) -> None:
+        super().__init__(url, options, retry)
         try:
             import paramiko  # type: ignore[import-untyped]
             from fsspec.utils import infer_storage_options  # type: ignore[import-untyped]

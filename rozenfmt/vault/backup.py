@@ -206,7 +206,7 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
 
 
 def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and not error.fatal
+    return (isinstance(error, StorageError) and not error.fatal) or (isinstance(error, SourceError) and error.passing)
 
 
 def _run(
@@ -467,6 +467,8 @@ class _Run:
             skip_caches=job.skip_caches,
             small_limit=capture.small_limit(),
             known=capture,
+            retry=getattr(getattr(self._storage, "retry", None), "policy", None),
+            progress=job.progress,
         )
         try:
             capture.tree(scanner, allow_empty=job.allow_empty)

@@ -231,7 +231,7 @@ class Journal:
 
     def remains(self) -> Remains:
         """What there is to go on with."""
-        rows = self._db.execute("SELECT name, offset FROM archives WHERE length = 0 ORDER BY name").fetchall()
+        rows = self._db.execute("SELECT name, offset FROM archives ORDER BY name").fetchall()
         names = self._db.execute("SELECT name FROM archives UNION SELECT name FROM begun").fetchall()
         return Remains(self.path, self.request, int(self._value("begun")), tuple(rows), frozenset(n for (n,) in names))
 

@@ -22,6 +22,7 @@ from . import layout
 from .hostkey import HostKey
 
 if TYPE_CHECKING:
+    from rozenfmt.storage.bandwidth import Bandwidth
     from rozenfmt.storage.base import Storage
 
 __all__ = ["last_probe", "last_report", "probe", "probe_vault", "vaults_in"]
@@ -37,6 +38,8 @@ def probe(
     location: str | os.PathLike[str],
     *,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
     host: HostKey | str | None = None,
     transfer: int = DEFAULT_TRANSFER,
     record: bool = False,
@@ -50,6 +53,8 @@ def probe(
     Args:
         location: Path or URL of the folder: of a vault, or of one that is to be.
         storage_options: For fsspec: credentials, endpoint and the like.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
         host: Key or id (32 hexadecimal digits) of the host in whose places to look, since its
             credentials may allow no others.
         transfer: Bytes to send, and to receive, for measuring: 64 KiB to 1 GiB.
@@ -66,7 +71,7 @@ def probe(
     """
     from rozenfmt.storage import open_storage
 
-    storage = open_storage(location, storage_options, retry=_RETRY)
+    storage = open_storage(location, storage_options, retry=retry or _RETRY, bandwidth=bandwidth)
     try:
         return probe_vault(storage, host=host, transfer=transfer, record=record)
     finally:
@@ -77,6 +82,8 @@ def last_probe(
     location: str | os.PathLike[str],
     *,
     storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
     host: HostKey | str | None = None,
 ) -> ProbeReport | None:
     """The last report that ``probe`` stored in a vault; a hint, which anybody may have written.
@@ -84,6 +91,8 @@ def last_probe(
     Args:
         location: Path or URL of the vault.
         storage_options: For fsspec: credentials, endpoint and the like.
+        retry: How long failed requests to the storage are made again; None for the defaults.
+        bandwidth: Limits of what goes to the storage and comes from it.
         host: Key or id of a host: only what its probes stored.
 
     Returns:
@@ -96,21 +105,27 @@ def last_probe(
     """
     from rozenfmt.storage import open_storage
 
-    storage = open_storage(location, storage_options)
+    storage = open_storage(location, storage_options, retry=retry, bandwidth=bandwidth)
     try:
         return last_report(storage, host=host)
     finally:
         close_storage(storage)
 
 
-def vaults_in(location: str | os.PathLike[str], storage_options: dict[str, Any] | None = None) -> list[bytes]:
+def vaults_in(
+    location: str | os.PathLike[str],
+    *,
+    storage_options: dict[str, Any] | None = None,
+    retry: RetryPolicy | None = None,
+    bandwidth: Bandwidth | None = None,
+) -> list[bytes]:
     """Ids of the vaults whose editions stand in a folder, as far as they can be read without waiting long."""
     from rozenfmt.storage import open_storage
 
     # What ``Vault.identify`` gives, which tries for as long as a backup would.
     from .vault import _vault_ids
 
-    storage = open_storage(location, storage_options, retry=_RETRY)
+    storage = open_storage(location, storage_options, retry=retry or _RETRY, bandwidth=bandwidth)
     try:
         return list(_vault_ids(storage))
     except (StorageError, ArchiveError):

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from rozenfmt.errors import UsageError
 from rozenfmt.storage.location import is_url
 from rozenfmt.storage.redact import Redactor, server_of
-from rozenfmt.tree.remote import origin_of
+from rozenfmt.tree.remote_files import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rozenfmt.storage.base import Storage
 
-__all__ = ["Remote", "checked_options", "pattern_of_vault", "remote_of"]
+__all__ = ["Remote", "checked_options", "options_among", "pattern_of_vault", "remote_of"]
 
 _URL: Final = re.compile(r"(?:[A-Za-z0-9+._-]+::)*(?P<scheme>[A-Za-z][A-Za-z0-9+._-]*)://(?P<rest>.*)", re.DOTALL)
+_LOGIN_SCHEMES: Final = frozenset({"ftp", "sftp", "smb", "ssh"})
 _SAME_SCHEMES: Final = {"ssh": "sftp", "s3a": "s3", "dav": "webdav"}
 
 
@@ -50,10 +51,11 @@ class Remote:
 
     @property
     def open_url(self) -> str | None:
-        """The URL, if it holds nothing secret and may be written down; who logs in is no secret."""
+        """The URL, if it holds nothing secret and may be written down; who logs in is no secret, but a token is."""
         before, at, after = self.url.partition("@")
         scheme, slashes, user = before.partition("://")
-        bare = scheme + slashes + after if at and ":" not in user and "/" not in user else self.url
+        named = at and ":" not in user and "/" not in user and scheme.lower() in _LOGIN_SCHEMES
+        bare = scheme + slashes + after if named else self.url
         return self.url if bare == self.origin else None
 
 
@@ -81,6 +83,18 @@ def checked_options(source_options: Mapping[str, Any] | None, urls: Iterable[str
             msg = f"source_options: no source is {origin_of(key)!r} or below"
             raise UsageError(msg)
     return options
+
+
+def options_among(source_options: Mapping[str, Any] | None, urls: Iterable[str]) -> Mapping[str, Any] | None:
+    """Of options for several backups, those that can mean something to one of them."""
+    given = list(urls)
+    if not given or not isinstance(source_options, Mapping):
+        return source_options if given else None
+    return {
+        key: value
+        for key, value in source_options.items()
+        if "://" not in key or any(_is_below(url, key) for url in given)
+    }
 
 
 def remote_of(url: str, source_options: Mapping[str, Any]) -> Remote:

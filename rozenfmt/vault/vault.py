@@ -562,16 +562,21 @@ class Vault:
             What was done, the oldest first.
 
         Raises:
-            What ``backup`` raises; what was not finished stays interrupted.
+            RozenError: As ``backup`` does; what was not finished stays interrupted.
         """
+        from rozenfmt.storage.location import is_url
+
         from .interrupted import arguments_of, find
+        from .remotes import options_among
 
         done = []
         for one, request in find(self._cache_folder(), self._require_host().host_id):
             if name is None or one.set_name == name:
                 sources, options = arguments_of(request)
                 options["on_conflict"] = options["on_conflict"] or on_conflict
-                done.append(self.backup(sources, source_options=source_options, progress=progress, **options))
+                urls = [source[1] for source in sources if isinstance(source, tuple) and is_url(source[1])]
+                given = options_among(source_options, urls)
+                done.append(self.backup(sources, source_options=given, progress=progress, **options))
         return done
 
     def discard_interrupted(self, name: str | None = None) -> int:

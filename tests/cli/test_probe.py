@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,14 @@ def test_exit_codes(site: Site) -> None:
     assert next(one for one in missing["abilities"] if one["name"] == "reach")["result"] == "no"
     unreached = ("-o", f"endpoint_url={NOWHERE}", "-o", "key=whoever", "-o", "secret=whatever")
     assert "whatever" not in site.run("probe", "s3://bucket/vault", *unreached, code=1).out
-    needs = site.run("probe", "http://127.0.0.1:9/vault", "--role", "host", "--json", code=4).document
+    assert site.run("probe", "http://127.0.0.1:9/vault", "--json", code=1).document["status"] == "failed"
+    (site.path / "served").mkdir()
+    serve = partial(SimpleHTTPRequestHandler, directory=str(site.path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        needs = site.run("probe", url, "--role", "host", "--json", code=4).document
+        server.shutdown()
     assert needs["status"] == "differences"
     assert "put" in needs["missing"]
     for wrong in (("--host", "nobody"), ("--record", "--recorded")):

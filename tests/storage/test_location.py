@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rozenfmt.errors import StorageError, UsageError
-from rozenfmt.storage import ObjectInfo, open_storage, resolve
+from rozenfmt.storage import ObjectInfo, RetryPolicy, open_storage, resolve
+from rozenfmt.storage.bandwidth import Bandwidth
 from rozenfmt.storage.generic import GenericStorage
 from rozenfmt.storage.local import LocalStorage
+from rozenfmt.storage.paced import PacedLocalStorage
 from rozenfmt.storage.redact import Redactor
 from rozenfmt.storage.s3 import S3Storage
 
@@ -27,7 +29,7 @@ upload = storage.create(name)
 upload.write(b"x")
 upload.commit()
 rozenfmt.storage.resolve("file://" + sys.argv[1])[0].read(name, 0, 1)
-print(sorted({"fsspec", "s3fs", "asyncio", "tenacity", "botocore"} & set(sys.modules)))
+print(sorted({"fsspec", "s3fs", "asyncio", "ssl", "botocore"} & set(sys.modules)))
 """
 
 
@@ -132,3 +134,16 @@ def test_redaction() -> None:
     chained = ValueError("outer")
     chained.__cause__ = KeyError("deep-secret")
     assert redactor.cause(chained) is None
+
+
+def test_policy_and_limits_reach_the_storage(tmp_path: Path) -> None:
+    policy, limits = RetryPolicy(attempts=7), Bandwidth(up=1000)
+    options = {"key": "unused-key", "secret": "unused-secret", "endpoint_url": "http://127.0.0.1:9"}
+    s3 = open_storage("s3://bucket/x", options, retry=policy, bandwidth=limits)
+    memory, _ = resolve("memory://folder/a", retry=policy, bandwidth=limits)
+    local = open_storage(tmp_path, retry=policy, bandwidth=limits)
+    assert isinstance(s3, S3Storage)
+    assert isinstance(memory, GenericStorage)
+    assert isinstance(local, PacedLocalStorage)
+    assert s3.retry.policy is memory.retry.policy is policy
+    assert s3._sending is memory.sending is limits.sending

@@ -24,8 +24,8 @@ from rozenfmt.testing.sftp import SftpServer, sftp_server
 from rozenfmt.tree import remote, remote_files
 from rozenfmt.tree.content import CHUNK_SIZE
 from rozenfmt.tree.excludes import Excludes
-from rozenfmt.tree.remote import RemoteScanner, origin_of
-from rozenfmt.tree.remote_files import NEVER, Found, FsspecFiles, found_of, same, time_ns
+from rozenfmt.tree.remote import RemoteScanner
+from rozenfmt.tree.remote_files import NEVER, Found, FsspecFiles, found_of, origin_of, same, time_ns
 
 from .helpers import Recorder
 

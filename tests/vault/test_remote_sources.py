@@ -301,6 +301,36 @@ def test_a_server_that_is_killed_leaves_no_snapshot(kind: str, site: Site, monke
     assert not alive
 
 
+def test_a_run_that_lost_its_source_is_gone_on_with(site: Site, sftp: SftpServer) -> None:
+    for number in range(3):
+        settle(write(site.source / f"{number}", noise(6_000_000, number)))
+
+    def cut(path: bytes, offset: int) -> None:
+        if path.endswith(b"/2") and offset > 4_000_000:
+            sftp.seen.refuse = True
+            for transport in sftp.seen.transports:
+                transport.close()
+
+    sftp.seen.on_read = cut
+    with site.writer() as vault:
+        with pytest.raises(SourceError) as lost:
+            vault.backup([("source", sftp.url)], name="all", source_options=sftp.options, data_size=1 << 20)
+        assert lost.value.passing
+        (left,) = vault.interrupted()
+        assert left.sources == (sftp.url.replace("somebody@", "").encode(),)
+        for path in site.cache.rglob("*"):
+            assert not path.is_file() or PASSWORD.encode() not in path.read_bytes()
+        sftp.seen.refuse, sftp.seen.on_read = False, None
+        (done,) = vault.resume(source_options={sftp.url: sftp.options, "s3://of-another-backup": {"key": "x"}})
+        assert not vault.interrupted()
+    assert contents(site.restored(done.snapshot_id) / "source") == {f"{n}": noise(6_000_000, n) for n in range(3)}
+    with site.writer() as vault:
+        with pytest.raises(SourceError) as missing:
+            vault.backup(sftp.url + "/nowhere", source_options=sftp.options)
+        assert not missing.value.passing
+        assert not vault.interrupted()
+
+
 def test_files_that_cannot_be_read_are_told_and_the_rest_is_stored(
     site: Site, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
