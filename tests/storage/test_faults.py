@@ -64,7 +64,9 @@ class Site:
         self.calm = open_storage(self.url, proxy.server.storage_options, retry=QUICK)
         self.storage = open_storage(self.url, {**proxy.server.storage_options, **options}, retry=QUICK)
         self.theirs = self.calm.create("theirs/late", part_size=PART)
-        self.theirs.write(pattern(PART + 1))
+        # More than a part, where there are parts.
+        self.size = PART + 1 if "endpoint_url" in proxy.server.storage_options else 1000
+        self.theirs.write(pattern(self.size))
         self.put(self.calm, "theirs/done", b"kept")
         proxy.log.clear()
 
@@ -131,7 +133,7 @@ class Site:
         left = [leftover.name for leftover in self.calm.leftovers("")]
         assert len(left) <= 1 + unknown, left
         self.theirs.commit()
-        assert self.calm.size("theirs/late") == PART + 1
+        assert self.calm.size("theirs/late") == self.size
         assert self.calm.read("theirs/done", 0, 4) == b"kept"
         for storage in (self.calm, self.storage):
             storage.close()  # type: ignore[attr-defined]
@@ -308,6 +310,48 @@ def test_webdav_keeps_what_it_has(webdav: Proxy) -> None:
         assert site.calm.read("a", 0, 3) == b"old"
         assert list(site.calm.leftovers("new")) == []
     site.check()
+
+
+def test_webdav_recognises_its_own_success(webdav: Proxy) -> None:
+    site = Site(webdav)
+    for number, (operation, kind) in enumerate(
+        [("COPY", "lose-response"), ("COPY", "late-error"), ("DELETE", "lose-response"), ("DELETE", "late-error")]
+    ):
+        once = iter([kind])
+        webdav.plan = lambda request, once=once, operation=operation: (
+            next(once, "") if request.operation == operation else ""
+        )
+        assert site.put(site.storage, f"new {number}", pattern(1000)).size == 1000
+        webdav.plan = None
+        assert site.calm.read(f"new {number}", 0, 1000) == pattern(1000)
+        assert list(site.calm.leftovers("new")) == []
+    site.check()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "kind"), [(b"shorter", ""), (b"shorter", "late-error"), (pattern(1000, seed=1), ""), (pattern(2000), "")]
+)
+def test_webdav_leaves_alone_what_another_was_faster_with(theirs: bytes, kind: str) -> None:
+    with rclone_server("webdav") as server, fault_proxy(server) as proxy:
+        site = Site(proxy)
+        folder = site.url.rpartition("/")[2]
+        other = GenericStorage(f"{server.url}/{folder}", server.storage_options, retry=QUICK)
+
+        def plan(request: Request) -> str:
+            if request.operation != "COPY":
+                return ""
+            # Between our look and our move, and not by a commit, which would wait for ours.
+            other.fs.pipe_file(other.path("a"), theirs)
+            return kind
+
+        proxy.plan = plan
+        with pytest.raises((ConflictError, StorageError)):
+            site.put(site.storage, "a", pattern(1000))
+        proxy.plan = None
+        assert [info.name for info in site.calm.list()] == ["a", "theirs/done"]
+        assert b"".join(site.calm.stream("a")) == theirs
+        other.close()
+        site.check()
 
 
 def test_webdav_sends_nothing_of_what_is_discarded(webdav: Proxy) -> None:
