@@ -468,21 +468,43 @@ class GenericUpload(BaseUpload):
                     raise storage.conflict(self.name)
                 try:
                     _move(storage.fs, self._partial, self._path, replace=existed)
-                except Exception:
-                    if not existed:
-                        self._remove_torn_copy()
-                    raise
+                except Exception as error:  # noqa: BLE001 - back-ends raise what they like
+                    self._settle(error, existed=existed)
                 self._moved = True
             self._compare(self._path)
         return ObjectInfo(self.name, self.written)
 
-    def _remove_torn_copy(self) -> None:
-        """After a move that is a copy and failed half-way: what has our size is whole, and stays."""
+    def _settle(self, error: Exception, *, existed: bool) -> None:
+        """After a move that failed: return if it had succeeded all the same, else clean up and raise.
+
+        Its answer may have been lost, it may be a copy that broke off, and another process may have
+        been faster.  Nothing is removed that is not known to be ours.
+        """
         fs = self._storage.fs
         with contextlib.suppress(Exception):
             # The error that led here is the one to be told; this is what can be done about it.
-            if self._storage.info(self._path) != self.written:
+            size = self._storage.info(self._path)
+            left = self._storage.exists(self._partial)
+            ours = self._begins_alike(size) if left else size == self.written
+            if ours and size == self.written:
+                if left:
+                    fs.rm_file(self._partial)
+                return
+            if ours and not existed:
                 fs.rm_file(self._path)
+        if _exists_already(error) and not self._overwrite:
+            raise self._storage.conflict(self.name) from error
+        raise error
+
+    def _begins_alike(self, size: int) -> bool:
+        """Whether what stands at our place is the beginning of what was written."""
+        if size > self.written:
+            return False
+        pieces = ((start, min(start + _STREAM_PIECE, size)) for start in range(0, size, _STREAM_PIECE))
+        cat = self._storage.fs.cat_file
+        return all(
+            cat(self._path, start=start, end=end) == cat(self._partial, start=start, end=end) for start, end in pieces
+        )
 
     def _discard(self) -> None:
         storage = self._storage
@@ -540,12 +562,15 @@ def _move(fs: Any, source: str, target: str, *, replace: bool) -> None:
     try:
         move()
     except Exception as error:
-        exists = isinstance(error, FileExistsError) or "AlreadyExists" in type(error).__name__
-        if not (replace and exists):
+        if not (replace and _exists_already(error)):
             raise
         # A back-end that never replaces (WebDAV): for a moment there is neither the old nor the new.
         fs.rm_file(target)
         move()
+
+
+def _exists_already(error: Exception) -> bool:
+    return isinstance(error, FileExistsError) or "AlreadyExists" in type(error).__name__
 
 
 def _partial_path(path: str) -> str:

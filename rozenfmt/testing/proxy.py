@@ -192,6 +192,7 @@ class Proxy:
         self._free = {"up": 0.0, "down": 0.0}
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: set[asyncio.BaseTransport] = set()
         self._listener = socket.socket()
         # Small, so that what waits in the kernel does not count as sent for long.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
@@ -258,6 +259,8 @@ class Proxy:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            for transport in self._transports:
+                transport.close()
             await asyncio.sleep(0)
 
     def stop(self) -> None:
@@ -286,7 +289,10 @@ class Proxy:
     async def upstream(self) -> tuple[StreamReader, StreamWriter]:
         """A new connection to the server."""
         host, _, port = self._upstream.endpoint.rpartition(":")
-        return await asyncio.open_connection(host, int(port), limit=1 << 20)
+        reader = asyncio.StreamReader(limit=1 << 20)
+        protocol = _Upstream(reader, self._transports)
+        transport, _protocol = await self._loop.create_connection(lambda: protocol, host, int(port))
+        return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
     def decide(self, operation: str, target: str, length: int) -> tuple[Request, str]:
         """Count a request and ask the plan about it."""
@@ -309,6 +315,25 @@ class Proxy:
     def operation(self, head: Head) -> str:
         """Name of a request."""
         return operation_of(head) if self._scheme == "s3" else head.first[0]
+
+
+class _Upstream(asyncio.StreamReaderProtocol):
+    """Remembers its transport, which is lost where ``create_connection`` is cancelled as it returns."""
+
+    def __init__(self, reader: StreamReader, transports: set[asyncio.BaseTransport]) -> None:
+        super().__init__(reader)
+        self._all = transports
+        self._own: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._own = transport
+        self._all.add(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._own is not None:
+            self._all.discard(self._own)
+        super().connection_lost(exc)
 
 
 class _Connection:

@@ -124,7 +124,13 @@ def place(proxy: Proxy, tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[] if kind in ACTED else pytest.mark.slow) for kind in KINDS]
+    ("proxy", "kind"),
+    [
+        pytest.param(server, kind, marks=[] if (server, kind) == ("moto", "lose-response") else pytest.mark.slow)
+        for server in ("moto", "rclone")
+        for kind in KINDS
+    ],
+    indirect=["proxy"],
 )
 def test_backups_under_each_fault(place: Place, kind: str) -> None:
     for seed in range(2):
@@ -155,6 +161,7 @@ def test_many_backups_under_all_faults(place: Place) -> None:
     place.check(last=20)
 
 
+@pytest.mark.parametrize("proxy", ["moto"], indirect=True)
 def test_reading_under_all_faults(place: Place) -> None:
     assert place.backup(Faults(rate=0)) is None
     (one,) = place.wanted
@@ -168,7 +175,7 @@ def test_reading_under_all_faults(place: Place) -> None:
         place.proxy.plan = None
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
 def test_archives_under_all_faults(proxy: Proxy, tmp_path: Path, seed: int) -> None:
     proxy.plan = None
     me = rz.Identity.generate()
