@@ -463,6 +463,9 @@ class S3Storage:
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             **options.pop("config_kwargs", {}),
         }
+        # Bodies are bound by Content-MD5, which is signed.  Where there is no TLS botocore would compute
+        # their SHA-256 as well, on the event loop, where everything else then waits.
+        config["s3"] = {"payload_signing_enabled": False, **(config.get("s3") or {})}
         self._stall = config["read_timeout"] or None
         # A cached listing or a shared instance would show what was there before.
         options.update(use_listings_cache=False, skip_instance_cache=True, asynchronous=False)
