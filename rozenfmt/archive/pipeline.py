@@ -56,7 +56,7 @@ class Pipeline:
         self._encoder = encoder
         self._write = write
         self._entropy = entropy
-        self._depth = workers + 2
+        self._depth = workers + 1
         self._pool = worker_pool(workers, "seal")
         self._pending: deque[Future[SealedBlock]] = deque()
 

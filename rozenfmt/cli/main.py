@@ -87,6 +87,7 @@ root.add_command(root.commands.pop("archive"))  # last
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -237,8 +238,9 @@ def _keep_memory() -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; others have none
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
-        mallopt(_M_TRIM_THRESHOLD, 128 * 1024 * 1024)
+        mallopt(_M_MMAP_THRESHOLD, 5 * 1024 * 1024)
+        mallopt(_M_TRIM_THRESHOLD, 16 * 1024 * 1024)
+        mallopt(_M_ARENA_MAX, 1)  # else each thread keeps freed blocks for itself
 
 
 def _prepare_streams() -> None:

@@ -114,6 +114,11 @@ class Upload(Protocol):
         """What would be left in the storage if the process died now; None if nothing was sent yet."""
         ...
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and would be in the ``tail`` of a mark now."""
+        ...
+
     def mark(self) -> Mark | None:
         """Mark the current position; None where nothing of an unfinished upload could be kept."""
         ...

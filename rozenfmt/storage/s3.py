@@ -111,7 +111,7 @@ class S3Storage:
         options: Mapping[str, Any] | None = None,
         *,
         retry: RetryPolicy | None = None,
-        parallel: int = 4,
+        parallel: int = 3,
         bandwidth: Bandwidth | None = None,
     ) -> None:
         if parallel < 1:

@@ -13,6 +13,7 @@ others are never aborted.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import datetime as dt
@@ -102,11 +103,12 @@ class S3Upload(BaseUpload):
         self._key = key
         self._overwrite = overwrite
         self._part_size = part_size
-        self._buffer = io.BytesIO()
+        self._buffer = _Buffer()
         self._upload_id: str | None = None
         self._began: dt.datetime | None = None
         self._slots = threading.BoundedSemaphore(storage.parallel)
-        self._digests: list[bytes] = []
+        self._sealed = 0  # parts handed over so far
+        self._digests: dict[int, bytes] = {}
         self._in_flight: dict[int, Any] = {}
         self._etags: dict[int, str] = {}
         self._listed: dict[int, tuple[str, int]] = {}  # parts that were there when it was resumed
@@ -122,9 +124,10 @@ class S3Upload(BaseUpload):
         if details["began"]:
             upload._began = dt.datetime.fromtimestamp(details["began"], dt.UTC)
         for number, (digest, etag) in enumerate(details["parts"], 1):
-            upload._digests.append(digest)
+            upload._sealed = number
+            upload._digests[number] = digest
             upload._etags[number] = etag
-        upload._buffer.write(state.mark.tail)
+        upload._buffer.add(state.mark.tail)
         return upload
 
     async def find_parts(self) -> bool:
@@ -153,22 +156,23 @@ class S3Upload(BaseUpload):
         return all(found.get(number) == (etag.strip('"'), self._part_size) for number, etag in self._etags.items())
 
     def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
+        # Bytes cannot change any more, and are kept as they are; of anything else a copy is made.
+        view = memoryview(data if isinstance(data, bytes) else bytes(data))
         while view:
             # The first full part waits for one more byte: without it, there is one request to make.
-            if self._buffer.tell() == self._part_size:
+            if self._buffer.size == self._part_size:
                 self._seal()
-            room = self._part_size - self._buffer.tell()
-            self._buffer.write(view[:room])
+            room = self._part_size - self._buffer.size
+            self._buffer.add(view[:room])
             view = view[room:]
-            if self._upload_id is not None and self._buffer.tell() == self._part_size:
+            if self._upload_id is not None and self._buffer.size == self._part_size:
                 self._seal()
 
     def _commit(self) -> ObjectInfo:
         if self._upload_id is None:
-            work = self._put_whole(self._buffer.getvalue())
+            work = self._put_whole(self._buffer.take())
         else:
-            if self._buffer.tell():
+            if self._buffer.size:
                 self._seal()
             self._collect(finish=True)
             work = self._complete()
@@ -178,7 +182,7 @@ class S3Upload(BaseUpload):
     def _discard(self) -> None:
         interrupted = [future for future in self._in_flight.values() if future.cancel()]
         self._in_flight.clear()
-        self._buffer = io.BytesIO()
+        self._buffer = _Buffer()
         if self._upload_id is not None:
             self._storage.run(
                 abort(self._storage, self._key, self._upload_id, check=bool(interrupted)),
@@ -193,9 +197,14 @@ class S3Upload(BaseUpload):
         """The multipart upload, once it was begun."""
         return None if self._upload_id is None else Leftover(self.name, self._upload_id)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes for a part that is not full yet."""
+        return self._buffer.size
+
     def _mark(self) -> Mark | None:
         # What was not begun costs nothing to begin again.
-        return None if self._upload_id is None else Mark(self.written, self._buffer.getvalue())
+        return None if self._upload_id is None else Mark(self.written, self._buffer.peek())
 
     def _details(self, mark: Mark) -> dict[str, Any] | None:
         for number, future in list(self._in_flight.items()):
@@ -209,7 +218,7 @@ class S3Upload(BaseUpload):
             "upload": self._upload_id,
             "part_size": self._part_size,
             "began": None if self._began is None else self._began.timestamp(),
-            "parts": [[self._digests[number - 1], self._etags[number]] for number in range(1, parts + 1)],
+            "parts": [[self._digests[number], self._etags[number]] for number in range(1, parts + 1)],
         }
 
     @property
@@ -220,29 +229,25 @@ class S3Upload(BaseUpload):
 
     def can_go_on(self) -> bool:
         """Whether all parts that the server has are either known, or can be replaced."""
-        return all(number <= len(self._digests) for number in self._listed) or self.replaces_parts
+        return all(number <= self._sealed for number in self._listed) or self.replaces_parts
 
     def _suspend(self) -> None:
         for future in self._in_flight.values():
             future.cancel()
         self._in_flight.clear()
-        self._buffer = io.BytesIO()
+        self._buffer = _Buffer()
 
     def _seal(self) -> None:
         """Hand the buffer over as the next part; waits while enough parts are in flight."""
-        number = len(self._digests) + 1
+        number = self._sealed + 1
         if number > self.max_parts:
             raise _too_many_parts(self._part_size, self.max_parts, self.name)
         if self._upload_id is None:
             self._upload_id = self._storage.run(
                 self._begin(), action="begin", name=self.name, permission="s3:PutObject and s3:ListBucket"
             )
-        # getvalue() shares the buffer's memory as long as nothing is written to it any more.
-        data, self._buffer = self._buffer.getvalue(), io.BytesIO()
-        digest = hashlib.md5(data, usedforsecurity=False).digest()
-        if self._listed.get(number) == (digest.hex(), len(data)):
-            self._digests.append(digest)
-            self._etags[number] = f'"{digest.hex()}"'
+        data = self._buffer.take()
+        if number in self._listed and self._is_there(number, data):
             return
         self._storage.wait_for_slot(self._slots)
         oldest = min(self._in_flight, default=number)
@@ -250,13 +255,22 @@ class S3Upload(BaseUpload):
             self._accept(oldest)
         self._collect()
         # The work must not refer to the upload: one that is dropped is to be collected.
-        future = self._storage.submit(
-            _put_part(self._storage, self._key, self._upload_id, number=number, data=data, digest=digest)
-        )
+        work = _put_part(self._storage, self._key, self._upload_id, number=number, data=data)
+        future = self._storage.submit(work)
         slots = self._slots
         future.add_done_callback(lambda _done: slots.release())
-        self._digests.append(digest)
+        self._sealed = number
         self._in_flight[number] = future
+
+    def _is_there(self, number: int, data: bytes) -> bool:
+        """Whether the server has a part from before, as it would be sent now."""
+        digest = _md5(data)
+        if self._listed[number] != (digest.hex(), len(data)):
+            return False
+        self._sealed = number
+        self._digests[number] = digest
+        self._etags[number] = f'"{digest.hex()}"'
+        return True
 
     def _collect(self, *, finish: bool = False) -> None:
         """Take in parts that were accepted; the first failure is raised."""
@@ -265,7 +279,7 @@ class S3Upload(BaseUpload):
                 self._accept(number)
 
     def _accept(self, number: int) -> None:
-        self._etags[number] = self._storage.wait(
+        self._etags[number], self._digests[number] = self._storage.wait(
             self._in_flight[number], action=f"write part {number} of", name=self.name, permission="s3:PutObject"
         )
         del self._in_flight[number]
@@ -279,7 +293,7 @@ class S3Upload(BaseUpload):
 
     async def _put_whole(self, data: bytes) -> None:
         digest = hashlib.md5(data, usedforsecurity=False)
-        self._digests.append(digest.digest())
+        self._digests[1] = digest.digest()
         arguments = {
             "Bucket": self._storage.bucket,
             "Key": self._key,
@@ -288,7 +302,7 @@ class S3Upload(BaseUpload):
         await self._publish("put_object", arguments, digest.hexdigest(), body=data)
 
     async def _complete(self) -> None:
-        digests = hashlib.md5(b"".join(self._digests), usedforsecurity=False)
+        digests = hashlib.md5(b"".join(digest for _, digest in sorted(self._digests.items())), usedforsecurity=False)
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(self._etags.items())]
         arguments = {
             "Bucket": self._storage.bucket,
@@ -378,7 +392,7 @@ class S3Upload(BaseUpload):
             storage.conditional = False
         etag = _etag(answer)
         if body is not None:
-            _compare_md5(answer, self._digests[0], "the object")
+            _compare_md5(answer, self._digests[1], "the object")
         return etag
 
     async def _verify(self, expected: str, etag: str) -> None:
@@ -431,7 +445,7 @@ class S3Upload(BaseUpload):
     def _is_md5_server(self) -> bool:
         """Whether all parts came back with their MD5 as ETag, so that the whole one means something."""
         return bool(self._etags) and all(
-            etag.strip('"') == self._digests[number - 1].hex() for number, etag in self._etags.items()
+            etag.strip('"') == self._digests[number].hex() for number, etag in self._etags.items()
         )
 
     async def _refuse_existing(self) -> None:
@@ -494,6 +508,30 @@ async def abort(storage: S3Storage, key: str, upload_id: str, *, check: bool) ->
     await acall(storage.retry, once, is_transient)
 
 
+class _Buffer:
+    """Bytes for the next part: pieces that were given, put together once."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | memoryview] = []
+        self.size = 0
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Take a piece, which must not change any more."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def peek(self) -> bytes:
+        """What is in it."""
+        return b"".join(self._pieces)
+
+    def take(self) -> bytes:
+        """What is in it; it is empty afterwards."""
+        data = self.peek()
+        self._pieces.clear()
+        self.size = 0
+        return data
+
+
 class _Gone(Exception):  # noqa: N818 - not an error
     """There is no such upload (any more)."""
 
@@ -510,8 +548,14 @@ async def _gone(storage: S3Storage, method: str, arguments: Mapping[str, Any]) -
         raise
 
 
-async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int, data: bytes, digest: bytes) -> str:
-    """Send one part until it is accepted; returns its ETag."""
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int, data: bytes) -> tuple[str, bytes]:
+    """Send one part until it is accepted; returns its ETag and MD5."""
+    # In a thread: it takes longer than all else that is done with these bytes.
+    digest = await asyncio.to_thread(_md5, data)
 
     async def once() -> str:
         answer = await storage.send(
@@ -528,7 +572,7 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
         _compare_md5(answer, digest, f"part {number}")
         return str(answer["ETag"])
 
-    return await acall(storage.retry, once, is_transient)
+    return await acall(storage.retry, once, is_transient), digest
 
 
 def _compare_md5(answer: Mapping[str, Any], digest: bytes, what: str) -> None:

@@ -151,6 +151,11 @@ class BaseUpload(ABC):
         """What would be left in the storage if the process died now; None if nothing was sent yet."""
         return None
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and would be in the ``tail`` of a mark now."""
+        return 0
+
     def mark(self) -> Mark | None:
         """Mark the current position, to go on from after a crash.
 

@@ -36,7 +36,7 @@ _NEW_SECONDS: Final = 60
 _SCHEMA: Final = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE archives (id BLOB PRIMARY KEY, kind INTEGER, own INTEGER, name TEXT, bound BLOB, secret BLOB,
-    header BLOB, blocks INTEGER, offset INTEGER, upload BLOB, tail BLOB, length INTEGER) WITHOUT ROWID;
+    header BLOB, blocks INTEGER, offset INTEGER, upload BLOB, length INTEGER) WITHOUT ROWID;
 CREATE TABLE blocks (archive BLOB, sequence INTEGER, type BLOB, hash BLOB, length INTEGER,
     PRIMARY KEY (archive, sequence)) WITHOUT ROWID;
 CREATE TABLE pieces (archive BLOB, block INTEGER, piece INTEGER, key BLOB, size INTEGER,
@@ -116,7 +116,7 @@ def _unless_broken(change: Callable[..., None]) -> Callable[..., None]:
         if self.broken is None:
             try:
                 change(self, *args, **kwargs)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 self.broken = str(error)
 
     return guarded
@@ -283,17 +283,45 @@ class Journal:
             numbers: Rows of its ``XREF`` that were not saved before: number, archive id.
         """
         one = under.archive_id
+        self._save_tail(one, upload.mark)
         with self._transaction(sync=True):
             self._add(one, pieces)
             self._db.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", ((one, *block) for block in blocks))
             self._db.executemany("INSERT INTO numbers VALUES (?, ?, ?)", ((one, *row) for row in numbers))
             self._db.execute(
-                "INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                "INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                 (
                     *(one, int(under.kind), under.own, under.name, under.bound, under.secret, under.header),
-                    *(count, upload.mark.offset, cbor2.dumps(upload.details), upload.mark.tail),
+                    *(count, upload.mark.offset, cbor2.dumps(upload.details)),
                 ),
             )
+        self._forget_tails(one, upload.mark.offset)
+
+    # Not in the database, which would keep several copies in memory, and write them twice.
+
+    def _tail(self, archive_id: bytes, offset: int) -> str:
+        return f"{self.path}.{archive_id.hex()}.tail-{offset}"
+
+    def _save_tail(self, archive_id: bytes, mark: Mark) -> None:
+        fd = os.open(self._tail(archive_id, mark.offset), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(mark.tail)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _load_tail(self, archive_id: bytes, offset: int) -> bytes | None:
+        try:
+            with open(self._tail(archive_id, offset), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    def _forget_tails(self, archive_id: bytes, keep: int = -1) -> None:
+        folder, name = os.path.split(self._tail(archive_id, 0))
+        name = name.removesuffix("0")
+        for one in os.listdir(folder):
+            if one.startswith(name) and one != f"{name}{keep}":
+                os.unlink(os.path.join(folder, one))
 
     @_unless_broken
     def begun(self, archive_id: bytes, leftover: Leftover) -> None:
@@ -328,15 +356,19 @@ class Journal:
             self._db.execute("DELETE FROM archives WHERE id = ?", (archive_id,))
             for table in ("blocks", "pieces", "numbers", "begun"):
                 self._db.execute(f"DELETE FROM {table} WHERE archive = ?", (archive_id,))  # noqa: S608
+        self._forget_tails(archive_id)
 
     # --- going on -------------------------------------------------------------------------------
 
     def saved(self) -> list[Saved]:
         """Every archive that was under way."""
-        columns = "id, kind, own, name, bound, secret, header, blocks, offset, upload, tail, length"
+        columns = "id, kind, own, name, bound, secret, header, blocks, offset, upload, length"
         found = []
         for row in self._db.execute(f"SELECT {columns} FROM archives ORDER BY name").fetchall():  # noqa: S608
-            one, kind, own, name, bound, secret, header, count, offset, upload, tail, length = row
+            one, kind, own, name, bound, secret, header, count, offset, upload, length = row
+            tail = self._load_tail(one, offset)
+            if tail is None:  # somebody has tidied up
+                continue
             state = UploadState(name, Mark(offset, tail), cbor2.loads(upload))
             blocks = self._db.execute(
                 "SELECT type, hash, length FROM blocks WHERE archive = ? AND sequence < ? ORDER BY sequence",

@@ -335,14 +335,13 @@ class ArchiveOutput:
             self._noted = True
 
     def _look_for_mark(self, block: SealedBlock) -> None:
-        if self._mark is None and self.encoder.offset >= self._next_mark:
+        # Right behind the boundary between two parts there is little to be written to the journal.
+        due = self._next_mark if self._upload.unsent <= _TAIL else self._next_mark + 2 * _TAIL
+        if self._mark is None and self.encoder.offset >= due:
             mark = self._upload.mark()
-            if mark is None:
-                self._next_mark = self.encoder.offset + _MARK_EVERY
-            # Right behind the boundary between two parts there is little to be written to the journal.
-            elif len(mark.tail) <= _TAIL or self.encoder.offset >= self._next_mark + _TAIL:
+            self._next_mark = self.encoder.offset + _MARK_EVERY
+            if mark is not None:
                 self._mark = mark, block.sequence + 1
-                self._next_mark = self.encoder.offset + _MARK_EVERY
                 if not self._upload.replaces_parts:
                     self._begin_spool(block.sequence + 1)
         if self._mark is not None:

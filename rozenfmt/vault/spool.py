@@ -69,14 +69,17 @@ class Spool:
         """Begin a new file with the block of this number; older ones stay until ``forget``."""
         self.close()
         path = f"{self._path}.{sequence:020d}"
-        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0)
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
     def add(self, block: SealedBlock, pieces: Sequence[Row], numbered: tuple[int, list[bytes]]) -> None:
         """Keep a block; before any of it is sent."""
         assert self._file is not None
         about = cbor2.dumps([list(map(list, pieces)), *numbered])
         lengths = len(about).to_bytes(4, "little") + block.length.to_bytes(4, "little")
-        _write_all(self._file, lengths + about + b"".join(block.buffers))
+        self._file.write(lengths + about)
+        for buffer in block.buffers:
+            self._file.write(buffer)
+        self._file.flush()
 
     def forget(self, sequence: int) -> None:
         """Blocks before this one are covered by a mark that has reached the disk."""
@@ -146,9 +149,3 @@ class Spool:
             if name.startswith(base + ".") and last.isdecimal():
                 found.append((int(last), os.path.join(folder, name)))
         return sorted(found)
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
