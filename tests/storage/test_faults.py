@@ -229,16 +229,26 @@ def test_the_end_of_patience(proxy: Proxy) -> None:
 @pytest.mark.parametrize("proxy", ["moto"], indirect=True)
 def test_bytes_are_counted(proxy: Proxy) -> None:
     site = Site(proxy)
+
+    def sent() -> int:
+        # The part of the upload that is left open may arrive at any time.
+        return sum(
+            done.up
+            for done in proxy.log
+            if done.request.operation == "UploadPart" and "theirs" not in done.request.target
+        )
+
     site.put(site.storage, "a", pattern(2 * PART + 3))
-    assert proxy.up["UploadPart"] == 2 * PART + 3
-    before = proxy.bytes_down
+    assert sent() == 2 * PART + 3
+    assert proxy.up["UploadPart"] >= sent()
+    before = proxy.down["GetObject"]
     assert len(site.storage.read("a", 5, 1000)) == 1000
-    assert proxy.bytes_down - before == 1000
+    assert proxy.down["GetObject"] - before == 1000
     refused = iter(["500"])
-    proxy.plan = lambda request: next(refused, "") if request.operation == "UploadPart" else ""
+    proxy.plan = lambda request: next(refused, "") if "/b?" in request.target and "Number=1" in request.target else ""
     site.put(site.storage, "b", pattern(PART + 1))
     proxy.plan = None
-    assert proxy.up["UploadPart"] == 2 * PART + 3 + PART + 1 + PART, "a part was sent twice"
+    assert sent() == 2 * PART + 3 + PART + 1 + PART, "a part was sent twice"
     assert proxy.faults == {"500": 1}
     site.check()
 
