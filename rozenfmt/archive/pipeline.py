@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rozenfmt.archive.workers import worker_pool
@@ -75,6 +76,7 @@ class Pipeline:
         block = draft.seal(slot, self._entropy)
         if self._opener is not None:
             data = b"".join(block.buffers)
+            block = replace(block, buffers=(data,))  # not to hold both
             opened = self._opener.open(parse_frame(data, parse_prefix(data, slot.archive_id, slot.sequence)))
             if opened.body != draft.body:
                 msg = (

@@ -134,6 +134,7 @@ class S3Storage:
         # (unknown) until the server refuses something because of it, or False once it refuses the header.
         self.conditional: bool | None = None
         self._endpoint: str | None = None
+        self._part_rate: float | None = None  # bytes per second of one connection, as parts showed
         # Whether a part that is sent again with other bytes replaces the first one; None until it was tried.
         self.replaces_parts: bool | None = None
 
@@ -185,8 +186,9 @@ class S3Storage:
         Args:
             name: Name of the object.
             overwrite: Whether an existing object is replaced.
-            part_size: Bytes of each part but the last, 5 MiB to 5 GiB; None chooses 8 MiB, or more
-                where ``expected_size`` needs more for 10,000 parts.
+            part_size: Bytes of each part but the last, 5 MiB to 5 GiB; None chooses: 8 MiB; 6 MiB where up to
+                40 GiB are expected, and 5 MiB if parts went slowly before; more where ``expected_size``
+                needs more for 10,000 parts.
             expected_size: Bytes that will be written, as far as known.
 
         Raises:
@@ -196,7 +198,7 @@ class S3Storage:
         from rozenfmt.storage.s3_upload import S3Upload, choose_part_size
 
         self.check_process()
-        size = choose_part_size(part_size, expected_size)
+        size = choose_part_size(part_size, expected_size, self._part_rate)
         return S3Upload(self, name, self.key(name), overwrite=overwrite, part_size=size)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -394,6 +396,9 @@ class S3Storage:
             return await call(method, **arguments)
         if isinstance(body, io.BytesIO):
             body = body.getvalue()  # shares its memory
+        if not body:
+            # Not a file: with those botocore asks the server to continue, which some do not answer for nothing.
+            return await call(method, **arguments, Body=b"")
 
         def request(body: Any) -> Awaitable[object]:
             sending: Awaitable[object] = call(method, **arguments, Body=body)
@@ -433,6 +438,11 @@ class S3Storage:
             return await self._body(answer, start, length)
 
         return await acall(self.retry, once, is_transient)
+
+    def part_took(self, size: int, seconds: float) -> None:
+        """A part was accepted after so many seconds: the next uploads choose their parts by it."""
+        rate = size / max(seconds, 1e-6)
+        self._part_rate = rate if self._part_rate is None else 0.8 * self._part_rate + 0.2 * rate
 
     async def listed(self, key: str) -> Listed | None:
         """What a listing says about one key, or None if it is not there."""

@@ -21,6 +21,7 @@ import hashlib
 import io
 import re
 import threading
+import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -42,6 +43,11 @@ MIN_PART: Final = 5 << 20
 MAX_PART: Final = 5 << 30
 MAX_PARTS: Final = 10_000
 DEFAULT_PART: Final = 8 << 20
+# With this, up to 40 GiB need less than 7,000 parts; little memory, little to send again.
+SMALL_PART: Final = 6 << 20
+SMALL_UP_TO: Final = 40 << 30
+# Parts of a slow line are as small as they may be: less is lost with one that fails.
+SLOW: Final = 1 << 20
 _MIB: Final = 1 << 20
 
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
@@ -53,12 +59,13 @@ _NOT_ALLOWED: Final = 405
 _HEADER_REFUSED: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
 
 
-def choose_part_size(part_size: int | None, expected_size: int | None) -> int:
+def choose_part_size(part_size: int | None, expected_size: int | None, rate: float | None = None) -> int:
     """Bytes of each part but the last.
 
     Args:
         part_size: What the caller wants, 5 MiB to 5 GiB; None to choose.
         expected_size: Bytes that will be written, if known.
+        rate: Bytes per second that earlier parts took, each; None if there were none.
 
     Raises:
         UsageError: ``part_size`` is out of range.
@@ -68,7 +75,10 @@ def choose_part_size(part_size: int | None, expected_size: int | None) -> int:
     expected = expected_size or 0
     if part_size is None:
         needed = -(-expected // MAX_PARTS)
-        part_size = max(DEFAULT_PART, -(-needed // _MIB) * _MIB)
+        usual = SMALL_PART if expected_size is not None and expected <= SMALL_UP_TO else DEFAULT_PART
+        if rate is not None and rate < SLOW and usual == SMALL_PART:
+            usual = MIN_PART
+        part_size = max(usual, -(-needed // _MIB) * _MIB)
         if part_size > MAX_PART:
             msg = f"{expected} bytes exceed the largest object of S3; write several objects"
             raise StorageError(msg, fatal=True)
@@ -558,6 +568,7 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
     digest = await asyncio.to_thread(_md5, data)
 
     async def once() -> str:
+        started = time.monotonic()
         answer = await storage.send(
             "upload_part",
             {
@@ -570,6 +581,7 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
             },
         )
         _compare_md5(answer, digest, f"part {number}")
+        storage.part_took(len(data), time.monotonic() - started)
         return str(answer["ETag"])
 
     return await acall(storage.retry, once, is_transient), digest

@@ -128,7 +128,9 @@ def unfinished(storage: S3Storage) -> list[str]:
     ("part_size", "expected", "chosen"),
     [
         (None, None, 8 * MIB),
-        (None, 0, 8 * MIB),
+        (None, 1 << 30, 6 * MIB),
+        (None, 40 << 30, 6 * MIB),
+        (None, (40 << 30) + 1, 8 * MIB),
         (None, 10_000 * 8 * MIB, 8 * MIB),
         (None, 10_000 * 8 * MIB + 1, 9 * MIB),
         (None, 5 << 40, 525 * MIB),
@@ -140,6 +142,13 @@ def unfinished(storage: S3Storage) -> list[str]:
 def test_part_size(part_size: int | None, expected: int | None, chosen: int) -> None:
     assert choose_part_size(part_size, expected) == chosen
     assert chosen * 10_000 >= (expected or 0)
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected", "chosen"), [(1e5, 1 << 30, 5), (1e8, 1 << 30, 6), (1e5, None, 8), (1e5, 10_000 * 9 * MIB, 9)]
+)
+def test_part_size_on_a_slow_line(rate: float, expected: int | None, chosen: int) -> None:
+    assert choose_part_size(None, expected, rate) == chosen * MIB
 
 
 @pytest.mark.parametrize("part_size", [0, 1, 5 * MIB - 1, (5 << 30) + 1])
