@@ -239,7 +239,11 @@ class S3Upload(BaseUpload):
 
     def can_go_on(self) -> bool:
         """Whether all parts that the server has are either known, or can be replaced."""
-        return all(number <= self._sealed for number in self._listed) or self.replaces_parts
+        known = set(range(1, self._sealed + 1))
+        last = self._buffer.peek()  # a part that is not full may have been the last one
+        if self._listed.get(self._sealed + 1) == (_md5(last).hex(), len(last)):
+            known.add(self._sealed + 1)
+        return self._listed.keys() <= known or self.replaces_parts
 
     def _suspend(self) -> None:
         for future in self._in_flight.values():
