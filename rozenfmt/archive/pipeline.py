@@ -8,6 +8,7 @@ follows the slower of compression and storage.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -56,6 +57,7 @@ class Pipeline:
         self._opener = opener_for(encoder.header, encoder.keys) if decode_check else None
         self._encoder = encoder
         self._write = write
+        self._checking = threading.Semaphore(max(1, workers // 2))
         self._entropy = entropy
         self._depth = workers + 1
         self._pool = worker_pool(workers, "seal")
@@ -74,9 +76,11 @@ class Pipeline:
 
     def _seal(self, draft: Draft, slot: Slot) -> SealedBlock:
         block = draft.seal(slot, self._entropy)
-        if self._opener is not None:
-            data = b"".join(block.buffers)
-            block = replace(block, buffers=(data,))  # not to hold both
+        if self._opener is None:
+            return block
+        data = b"".join(block.buffers)
+        block = replace(block, buffers=(data,))  # not to hold both
+        with self._checking:  # it takes several times the block in memory
             opened = self._opener.open(parse_frame(data, parse_prefix(data, slot.archive_id, slot.sequence)))
             if opened.body != draft.body:
                 msg = (
