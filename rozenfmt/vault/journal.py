@@ -154,6 +154,13 @@ class Journal:
         self._db = sqlite3.connect(f"{Path(path).as_uri()}?mode=rw", uri=True, timeout=wait, isolation_level=None)
         try:
             self._prepare(request)
+        except sqlite3.Error as error:
+            self._db.close()
+            if request is None:
+                raise
+            _remove(path)
+            msg = f"cannot write the journal {path}: {error}; make room, or give another place (cache_dir)"
+            raise StorageError(msg) from error
         except BaseException:
             self._db.close()
             raise
@@ -175,6 +182,8 @@ class Journal:
                     db.execute(statement)
                 db.execute("INSERT INTO run VALUES (?, ?)", (f"request {_VERSION}", cbor2.dumps(request)))
                 db.execute("INSERT INTO run VALUES ('begun', ?)", (time.time_ns(),))
+            else:
+                _require_sound(db)
             self.request: dict[str, Any] = cbor2.loads(self._value(f"request {_VERSION}"))
         except BaseException:
             db.execute("ROLLBACK")
@@ -226,8 +235,11 @@ class Journal:
     @property
     def empty(self) -> bool:
         """Whether nothing of the run is left in the storage."""
-        found = self._db.execute("SELECT 1 FROM archives UNION ALL SELECT 1 FROM begun LIMIT 1")
-        return found.fetchone() is None
+        try:
+            found = self._db.execute("SELECT 1 FROM archives UNION ALL SELECT 1 FROM begun LIMIT 1")
+            return found.fetchone() is None
+        except sqlite3.Error:  # that a run has failed matters more; the next one looks again
+            return False
 
     def remains(self) -> Remains:
         """What there is to go on with."""
@@ -429,9 +441,8 @@ class Journal:
 
     def remove(self) -> None:
         """The run came to its end: close and remove the file."""
-        if not self.empty:
-            with suppress(sqlite3.Error), self._transaction():  # the file is removed in any case
-                self._db.execute("UPDATE archives SET secret = zeroblob(32)")
+        with suppress(sqlite3.Error), self._transaction():  # the file is removed in any case
+            self._db.execute("UPDATE archives SET secret = zeroblob(32)")
         self._db.close()
         _remove(self.path)
 
@@ -444,6 +455,12 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _require_sound(db: sqlite3.Connection) -> None:
+    if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        msg = "the journal is damaged"
+        raise sqlite3.DatabaseError(msg)
 
 
 def _names(folder: str, host_id: bytes) -> list[str]:

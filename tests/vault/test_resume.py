@@ -248,13 +248,20 @@ def test_a_journal_is_as_secret_as_what_it_is_about(local: Runner) -> None:
     assert not any(secret in left for secret in secrets)
 
 
-@pytest.mark.parametrize("damage", ["empty", "torn", "noise"])
+@pytest.mark.parametrize("damage", ["empty", "torn", "noise", "hole"])
 def test_a_damaged_journal(local: Runner, damage: str) -> None:
     fill(local.source, megabytes=20)
     local.dies(what="block", after=4, marks=MIB)
     path = main_journal(local)
     data = path.read_bytes()
-    path.write_bytes({"empty": b"", "torn": data[: len(data) // 2], "noise": noise(5_000)}[damage])
+    path.write_bytes(
+        {
+            "empty": b"",
+            "torn": data[: len(data) // 2],
+            "noise": noise(5_000),
+            "hole": data[:8_192] + noise(len(data) - 8_192),
+        }[damage]
+    )
     os.utime(path, (0, 0))
     done = local.run()
     with local.open() as vault:
