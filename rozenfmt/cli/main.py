@@ -230,7 +230,8 @@ def _keep_memory() -> None:
 
     Blocks of a few MiB come and go all the time.  By default each is mapped anew, and the page
     faults cost more than encrypting incompressible data does (measured: 7 s against 1.5 s of system
-    time for 1.9 GB).  It concerns the whole process, so only a program does it, not the library.
+    time for 1.9 GB).  Parts of uploads are bigger and fewer: they are given back.  It concerns the
+    whole process, so only a program does it, not the library.
     """
     if sys.platform != "linux":
         return
@@ -239,7 +240,7 @@ def _keep_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; others have none
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 5 * 1024 * 1024)
-        mallopt(_M_TRIM_THRESHOLD, 16 * 1024 * 1024)
+        mallopt(_M_TRIM_THRESHOLD, 128 * 1024 * 1024)
         mallopt(_M_ARENA_MAX, 1)  # else each thread keeps freed blocks for itself
 
 

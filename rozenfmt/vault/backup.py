@@ -31,7 +31,7 @@ from .content import ContentStore
 from .editions import HostState
 from .journal import Journal
 from .nodewriter import NodeWriter
-from .output import ArchiveOutput, Sealing
+from .output import ArchiveOutput, Sealing, is_passing
 from .results import BackupResult, Command
 from .resumption import Resumption
 
@@ -185,7 +185,7 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
         result = _run(storage, view, host, catalog, job, journal)
     except BaseException as error:
         # What would only happen again is no reason to begin again; without uploads there is nothing to keep either.
-        if journal.empty and isinstance(error, RozenError) and not _is_passing(error):
+        if journal.empty and isinstance(error, RozenError) and not is_passing(error):
             journal.remove()
         raise
     else:
@@ -203,10 +203,6 @@ def run(storage: Storage, view: EditionView, host: HostKey, catalog: Catalog, jo
         conflict.result = result
         raise conflict
     return result
-
-
-def _is_passing(error: BaseException) -> bool:
-    return (isinstance(error, StorageError) and not error.fatal) or (isinstance(error, SourceError) and error.passing)
 
 
 def _run(

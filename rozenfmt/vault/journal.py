@@ -481,8 +481,8 @@ def _age(path: str) -> float:
 def _remove(path: str) -> None:
     """Remove a journal and what is spooled beside it."""
     folder, name = os.path.split(path)
-    for one in os.listdir(folder):
-        if one.startswith((name + "-", name + ".")):
-            os.unlink(os.path.join(folder, one))
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # somebody has tidied up
+        for one in os.listdir(folder):
+            if one.startswith((name + "-", name + ".")):
+                os.unlink(os.path.join(folder, one))
         os.unlink(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rozenfmt.archive.pipeline import Pipeline, default_workers
 from rozenfmt.archive.writer import TempRuns
-from rozenfmt.errors import RozenError, StorageError
+from rozenfmt.errors import RozenError, SourceError, StorageError
 from rozenfmt.format import crypto
 from rozenfmt.format.blocks import SealedBlock
 from rozenfmt.format.crypto import Keys
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .hostkey import HostKey
     from .journal import Journal, Row, Saved
 
-__all__ = ["HOST_ID_KEY", "PADDING", "ArchiveOutput", "Sealing"]
+__all__ = ["HOST_ID_KEY", "PADDING", "ArchiveOutput", "Sealing", "is_passing"]
 
 HOST_ID_KEY: Final = 1
 PADDING: Final = (1024, 2048, 1024)
@@ -284,7 +284,7 @@ class ArchiveOutput:
 
     def give_up(self, error: BaseException) -> None:
         """Leave it for the next run if that can go on with it: not after what would only happen again."""
-        if not isinstance(error, RozenError) or (isinstance(error, StorageError) and not error.fatal):
+        if not isinstance(error, RozenError) or is_passing(error):
             if self._mark is not None:
                 self._save(*self._mark)  # more may have arrived since the last block
         else:
@@ -391,6 +391,11 @@ class ArchiveOutput:
         if self._spooling:
             assert self._spool is not None
             self._spool.forget(count)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same run may come to its end later: the network failed, the storage's or a source's."""
+    return (isinstance(error, StorageError) and not error.fatal) or (isinstance(error, SourceError) and error.passing)
 
 
 def _header(archive_id: bytes, kind: Kind, sealing: Sealing) -> tuple[HeaderRecord, Keys]:

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import cbor2
 
-from rozenfmt.errors import ArchiveError
+from rozenfmt.errors import ArchiveError, StorageError
 from rozenfmt.format.frame import parse_frame, parse_prefix
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class Spool:
         """Blocks before this one are covered by a mark that has reached the disk."""
         for first, path in self._files():
             if first < sequence:
-                os.unlink(path)
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def blocks(self, sequence: int) -> Iterator[Spooled]:
         """Blocks from a number on, as far as they are whole and follow each other."""
@@ -110,11 +111,21 @@ class Spool:
         return Spooled(sequence, frame.prefix.type, frame.whole_hash, data, rows, (first, ids))
 
     def end(self, buffers: Iterator[bytes]) -> Iterator[bytes]:
-        """Keep all that comes after the last block, then give it back to be sent."""
+        """Keep all that comes after the last block, then give it back to be sent.
+
+        Raises:
+            StorageError: The disk is full, for example.
+        """
         path = f"{self._path}.{_END}"
-        with open(path + "ing", "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.writelines(buffers)
-        os.rename(path + "ing", path)
+        try:
+            with open(path + "ing", "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.writelines(buffers)
+            os.rename(path + "ing", path)
+        except OSError as error:
+            msg = (
+                f"cannot write {path}: {error.strerror}; make room, or give another place (cache_dir), and run it again"
+            )
+            raise StorageError(msg) from error
         return self.ending()
 
     def ending(self) -> Iterator[bytes]:
@@ -144,7 +155,7 @@ class Spool:
     def _files(self) -> list[tuple[int, str]]:
         folder, base = os.path.split(self._path)
         found = []
-        for name in os.listdir(folder):
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
             last = name[len(base) + 1 :]
             if name.startswith(base + ".") and last.isdecimal():
                 found.append((int(last), os.path.join(folder, name)))

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 import rozenfmt as rz
+from rozenfmt.archive.pipeline import Pipeline
 from rozenfmt.storage import open_storage
 from rozenfmt.storage.base import Leftover
 from rozenfmt.storage.upload import State
 from rozenfmt.testing.servers import moto_server, rclone_server
+from rozenfmt.vault import output
 from rozenfmt.vault.journal import Journal
 
 from .dying import Runner, archives_of
@@ -287,6 +289,36 @@ def test_what_would_happen_again_leaves_nothing(local: Runner) -> None:
         vault.backup([local.source, local.folder / "z missing"], name="all")
     assert not local.journals()
     assert not list((local.folder / "vault").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("passing", [False, True])
+def test_a_source_that_is_lost(local: Runner, monkeypatch: pytest.MonkeyPatch, *, passing: bool) -> None:
+    """What was uploaded is kept if the source may come back, and only then."""
+    fill(local.source, megabytes=20)
+    write_first, left = Pipeline._write_first, 4
+
+    def lost(pipeline: Pipeline) -> None:
+        nonlocal left
+        write_first(pipeline)
+        left -= 1
+        if not left:
+            error = rz.SourceError("the source is gone")
+            error.passing = passing
+            raise error
+
+    monkeypatch.setattr(output, "_MARK_EVERY", MIB)
+    with local.as_host() as vault:
+        monkeypatch.setattr(Pipeline, "_write_first", lost)
+        with pytest.raises(rz.SourceError):
+            vault.backup([local.source], name="all")
+        monkeypatch.setattr(Pipeline, "_write_first", write_first)
+        if not passing:
+            assert not vault.interrupted()
+            assert not list((local.folder / "vault").rglob("*.partial"))
+            return
+        (done,) = vault.resume()
+    assert done.resumed_bytes > MIB
+    whole(local, done.snapshot_id)
 
 
 def test_commands_and_patterns_are_remembered(local: Runner) -> None:
