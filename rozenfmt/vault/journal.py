@@ -116,6 +116,8 @@ def _unless_broken(change: Callable[..., None]) -> Callable[..., None]:
         if self.broken is None:
             try:
                 change(self, *args, **kwargs)
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise  # no disk does that
             except (sqlite3.Error, OSError) as error:
                 self.broken = str(error)
 
@@ -301,7 +303,8 @@ class Journal:
             self._db.executemany("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", ((one, *block) for block in blocks))
             self._db.executemany("INSERT INTO numbers VALUES (?, ?, ?)", ((one, *row) for row in numbers))
             self._db.execute(
-                "INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                "INSERT INTO archives VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE "
+                "SET blocks = excluded.blocks, offset = excluded.offset, upload = excluded.upload",
                 (
                     *(one, int(under.kind), under.own, under.name, under.bound, under.secret, under.header),
                     *(count, upload.mark.offset, cbor2.dumps(upload.details)),

@@ -271,6 +271,7 @@ class ArchiveOutput:
         self.length = self._upload.written
         if self._journal is not None and self._saved:
             self._journal.ending(self.archive_id, self.length, self._pieces)
+            self._pieces.clear()
         self._upload.commit(keep=True)
         self._close()
 
@@ -388,7 +389,9 @@ class ArchiveOutput:
         self._journal.save(self._under, state, count=count, blocks=blocks, pieces=pieces, numbers=rows)
         self._saved = True
         self._mark = None
-        if self._spooling:
+        if self._journal.broken is not None:
+            self._stop_spooling()  # the mark is unknown to the journal, and no earlier one gets here
+        elif self._spooling:
             assert self._spool is not None
             self._spool.forget(count)
 

@@ -125,6 +125,21 @@ def test_cut_off_from_the_network(remote: Runner) -> None:
     assert remote.sent - archives_of(remote.stored()) <= BOUND
 
 
+@pytest.mark.parametrize(("what", "after"), [("upload_part", 8), ("complete_multipart_upload", 1)])
+def test_cut_off_at_the_end(remote: Runner, what: str, after: int) -> None:
+    """The last part is not accepted; or the object is complete, and only its writer was not told."""
+    fill(remote.source)
+    remote.dies(what=what, after=after, how="network", retry={"attempts": 2, "first_wait": 0.01})
+    with remote.as_host() as vault:
+        (one,) = vault.interrupted()
+    done = remote.run(resume=True)
+    whole(remote, done["snapshot"])
+    assert done["resumed"] >= one.stored_bytes > 16 * MIB
+    if after == 1:
+        assert done["resumed"] > 60_000_000
+    assert remote.sent - archives_of(remote.stored()) <= BOUND
+
+
 @pytest.mark.parametrize("blocks", [21, 75])
 def test_metadata_is_gone_on_with_too(local: Runner, blocks: int) -> None:
     """Both archives of a run are under way at the same time, and die between any two blocks."""
