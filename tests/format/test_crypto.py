@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+import nacl.bindings
 import pytest
 from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM
@@ -82,6 +83,37 @@ def test_xchacha_vector() -> None:
     _, sealed = crypto.seal(Suite.XCHACHA20_POLY1305, key, nonce, plaintext, aad)
     assert sealed.hex() == expected
     assert crypto.unseal(Suite.XCHACHA20_POLY1305, key, nonce + sealed, aad) == plaintext
+
+
+def test_hchacha_vector() -> None:
+    """draft-irtf-cfrg-xchacha-03, section 2.2.1."""
+    nonce = bytes.fromhex("000000090000004a0000000031415927")
+    expected = "82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc"
+    assert crypto._hchacha20(bytes(range(32)), nonce).hex() == expected
+
+
+@settings(max_examples=20)
+@given(
+    key=st.binary(min_size=32, max_size=32),
+    nonce=st.binary(min_size=24, max_size=24),
+    aad=st.binary(max_size=80),
+    size=st.sampled_from([-100, -40, -1, 0, 1, 63, 200_000]).map(lambda more: crypto._LONG + more),
+)
+def test_long_sections_agree_with_an_independent_implementation(
+    key: bytes, nonce: bytes, aad: bytes, size: int
+) -> None:
+    plaintext = (key * (size // 32 + 1))[:size]
+    expected = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, aad, nonce, key)
+    assert crypto.seal(Suite.XCHACHA20_POLY1305, key, nonce, plaintext, aad) == (nonce, expected)
+    section = memoryview(nonce + expected)
+    assert crypto.unseal(Suite.XCHACHA20_POLY1305, key, section, aad) == plaintext
+    for changed in (0, 23, 24, 24 + size // 2, len(section) - 1):
+        other = bytearray(section)
+        other[changed] ^= 1
+        with pytest.raises(BlockError):
+            crypto.unseal(Suite.XCHACHA20_POLY1305, key, other, aad)
+    with pytest.raises(BlockError):
+        crypto.unseal(Suite.XCHACHA20_POLY1305, key, section, aad + b"0")
 
 
 @pytest.mark.parametrize("suite", SEALED)
