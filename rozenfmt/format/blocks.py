@@ -22,7 +22,7 @@ from .varint import decode_column
 
 __all__ = ["Block", "Draft", "Opener", "SealedBlock", "Slot", "cut_pieces"]
 
-_RECORDS: dict[bytes, type[BlockRecord]] = {
+RECORDS: dict[bytes, type[BlockRecord]] = {
     b"FHDR": records.StreamStart,
     b"FCNT": records.StreamContent,
     b"FEND": records.StreamEnd,
@@ -207,7 +207,7 @@ class Opener:
         if row is not None and row.body is Body.SPECIAL:
             record = foot_record(frame)
             body = bytes(frame.body_section)
-        elif row is not None and row.name in _RECORDS:
+        elif row is not None and row.name in RECORDS:
             record, body = self._open_sections(frame, row)
         return Block(
             type=frame.prefix.type,
@@ -250,7 +250,7 @@ class Opener:
         header: bytes = frame.header_section
         if key is not None:
             header = crypto.unseal(self.suite, key, header, crypto.AAD_BLOCK_HEADER + frame.prefix.pack())
-        record = records.decode(_RECORDS[row.name], unpad(header, self.padding[0] if sealed else 1))
+        record = records.decode(RECORDS[row.name], unpad(header, self.padding[0] if sealed else 1))
         has_body = frame.prefix.body_length > 0
         record.check_body(present=has_body)
         if (row.body is Body.NONE) == has_body and row.name != b"ckpt":
