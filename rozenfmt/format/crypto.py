@@ -179,7 +179,9 @@ class Keys:
 # --- AEAD ---------------------------------------------------------------------------------------
 
 
-def seal(suite: Suite, key: bytes, nonce: bytes, plaintext: bytes | bytearray, aad: bytes) -> tuple[bytes, bytes]:
+def seal(
+    suite: Suite, key: bytes, nonce: bytes, plaintext: bytes | bytearray | memoryview, aad: bytes
+) -> tuple[bytes, bytes]:
     """Seal one section; returns nonce and ciphertext with tag, to be stored in this order."""
     if suite is Suite.XCHACHA20_POLY1305 and len(plaintext) < _LONG:
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
