@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ def main() -> None:
         if given.svg is not None:
             plot(results, given.svg)
         return
-    one = {"compare": _compare, "roofline": _roofline, "scaling": _scaling}[given.mode](given)
-    if given.json is not None:
-        given.json.write_text(json.dumps(one, indent=1) + "\n", encoding="utf-8")
+    one: dict[str, Any] = {}
+    for one in {"compare": _compare, "roofline": _roofline, "scaling": _scaling}[given.mode](given):
+        if given.json is not None:  # again and again, so that an interruption costs one round
+            given.json.write_text(json.dumps(one, indent=1) + "\n", encoding="utf-8")
     _write(markdown([one]), None)
 
 
-def _compare(given: argparse.Namespace) -> dict[str, Any]:
+def _compare(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     return compare(
         [Tree.parse(text, given.scale) for text in given.trees],
         list(_kinds(given.tools)),
@@ -51,14 +52,14 @@ def _compare(given: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def _roofline(given: argparse.Namespace) -> dict[str, Any]:
+def _roofline(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from .roofline import roofline  # brings the library into this process, which is to stay small for the others
 
     trees = [Tree.parse(text, given.scale) for text in given.trees]
     return roofline(trees, rounds=given.rounds, workers=given.workers, work=given.work)
 
 
-def _scaling(given: argparse.Namespace) -> dict[str, Any]:
+def _scaling(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     return scaling(
         given.files, given.gigabytes, workers=given.workers, more=given.more, settle=given.settle, work=given.work
     )

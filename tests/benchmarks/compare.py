@@ -155,8 +155,8 @@ class _Round:
 
 def compare(
     trees: Sequence[Tree], kinds: Sequence[Kind], *, rounds: int, steps: Sequence[str], settle: float, work: Path
-) -> dict[str, Any]:
-    """Measure all tools on all trees.
+) -> Iterator[dict[str, Any]]:
+    """Measure all tools on all trees; yields what is known after every round.
 
     Args:
         trees: To be backed up.
@@ -166,33 +166,30 @@ def compare(
         settle: Seconds to wait after writing to a tree.
         work: Folder with room for the tree, and for what all tools store.
     """
-    records: list[Record] = []
-    shapes: dict[str, Shape] = {}
+    found: dict[str, Any] = {
+        "mode": "compare",
+        "about": about(work, scale=min(tree.scale for tree in trees), rounds=rounds),
+        "trees": {},
+        "tools": [kind.name for kind in TOOLS.values() if kind in kinds],
+        "runs": [],
+        "starts": {name: [] for name in START_UPS},
+    }
     for tree in trees:
         for number in range(rounds):
             turn = number % len(kinds)
             with scratch(work) as folder:
                 one = _Round(tree, [*kinds[turn:], *kinds[:turn]], folder, number=number, steps=steps, settle=settle)
-                shapes[tree.name] = one.run()
-            records += one.records
-    scale = min(tree.scale for tree in trees)
-    return {
-        "mode": "compare",
-        "about": about(work, scale=scale, rounds=rounds),
-        "trees": {name: asdict(shape) for name, shape in shapes.items()},
-        "tools": [kind.name for kind in TOOLS.values() if kind in kinds],
-        "runs": [asdict(record) for record in records],
-        "starts": start_ups(_STARTS * rounds),
-    }
+                found["trees"][tree.name] = asdict(one.run())
+            found["runs"] += [asdict(record) for record in one.records]
+            _start_ups(found["starts"])
+            yield found
 
 
-def start_ups(times: int) -> dict[str, list[float]]:
+def _start_ups(found: dict[str, list[float]]) -> None:
     """Seconds that interpreter and library take before they do anything, several times in turn."""
-    found: dict[str, list[float]] = {name: [] for name in START_UPS}
-    for _ in range(times):
+    for _ in range(_STARTS):
         for name, arguments in START_UPS.items():
             found[name].append(measure([sys.executable, *arguments]).wall)
-    return found
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """One process at a time: how long it took, on the clock and on the processors, and how much memory at its peak.
 
-Whoever measures must stay small.  Linux counts into the peak of a child what its parent held when the child
-began, so nothing big is read, made or imported here: trees are made by processes of their own, and
-``memory_floor`` says below which nothing can be seen.
+Whoever measures must stay small.  Linux counts into the peak of a child what its parent held when the child began,
+so nothing big is read, made or imported here: trees are made by processes of their own, and what the smallest
+program seems to take is kept with the results.
 """
 
 from __future__ import annotations

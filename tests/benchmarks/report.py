@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 
 from .compare import BACKUPS, READS, START_UPS, STEPS
@@ -68,7 +69,7 @@ def _conditions(results: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _targets(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield "## Targets\n"
+    yield "### Targets\n"
     yield "Medians over the rounds, with the least and the most in parentheses.\n"
     rows = []
     for verdict in judge(results):
@@ -98,13 +99,14 @@ def _compared(one: dict[str, Any]) -> Iterator[str]:
     for name, shape in one["trees"].items():
         mine = [run for run in runs if run.tree == name]
         tools = [tool for tool in one["tools"] if any(run.tool == tool for run in mine)]
-        yield f"## Tree: {name}\n"
+        yield f"### Tree: {name}\n"
         yield f"{shape['files']:,} files in {shape['directories']:,} folders, {_size(shape['bytes'])}.\n"
         yield "Seconds on the clock, and of processors in parentheses:\n"
         yield table(("", *tools), _rows(mine, tools, STEPS, _seconds))
         yield "Stored:\n"
         yield table(("", *tools), _rows(mine, tools, BACKUPS, _stored))
-        yield "Peak memory in MiB; of several processes, of the biggest:\n"
+        floor = one["about"]["machine"]["memory floor"] / MIB
+        yield f"Peak memory in MiB; of several processes, of the biggest; less than {floor:.0f} cannot be seen:\n"
         yield table(("", *tools), _rows(mine, tools, STEPS, _memory))
         ratio_rows = list(_ratio_rows(mine, tools))
         if ratio_rows:
@@ -114,7 +116,7 @@ def _compared(one: dict[str, Any]) -> Iterator[str]:
 
 def _starting(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     if results:
-        yield "## Starting\n"
+        yield "### Starting\n"
         rows = []
         for what in START_UPS:
             seen = Spread.of(seconds * 1000 for one in results for seconds in one["starts"][what])
@@ -155,7 +157,7 @@ def _ratio_rows(runs: Sequence[Record], tools: Sequence[str]) -> Iterator[Sequen
     for step in STEPS:
         cells = []
         for ours, theirs in _pairs(tools):
-            # A peer that cannot verify without its key is taken at its word with it.
+            # A peer that cannot verify without its key is compared by what it does with it.
             keyed = step == "verify without key" and not any((run.tool, run.step) == (theirs, step) for run in runs)
             values = ratios(runs, wall, (ours, step), (theirs, "verify" if keyed else step))
             cells += [Spread.of(seen).text(".2f") for seen in values.values()] or ["–"]
@@ -167,7 +169,7 @@ def _ratio_rows(runs: Sequence[Record], tools: Sequence[str]) -> Iterator[Sequen
 
 
 def _roofline(one: dict[str, Any]) -> Iterator[str]:
-    yield "## Roofline\n"
+    yield "### Roofline\n"
     yield f"Medians; {one['about']['settings']['workers']} threads for zstd and the AEAD, one for all else.\n"
     for name, tree in one["trees"].items():
         shape, rounds = tree["shape"], tree["rounds"]
@@ -190,7 +192,7 @@ def _roofline(one: dict[str, Any]) -> Iterator[str]:
 
 
 def _scaling(one: dict[str, Any]) -> Iterator[str]:
-    yield "## Growth\n"
+    yield "### Growth\n"
     points: list[dict[str, Any]] = one["points"]
     yield "Small files:\n"
     head = ("", "files", "s", "µs a file", "× the size before", "peak MiB", "bytes for each further file")
@@ -285,7 +287,7 @@ def _panel(axis: Any, name: str, runs: Sequence[Record], tools: Sequence[str]) -
             color=_COLOURS[number % len(_COLOURS)],
             error_kw={"elinewidth": 0.6},
         )
-    axis.set_xticks(range(len(steps)), steps)
+    axis.set_xticks(range(len(steps)), ["\n".join(wrap(step, 11)) for step in steps])
     axis.set_ylabel("seconds")
     axis.set_title(name, loc="left", fontweight="bold")
     axis.spines[["top", "right"]].set_visible(False)

@@ -268,8 +268,8 @@ def ours(tree: Path, workers: int, folder: Path) -> tuple[float, int]:
     return seconds, size_of(place) - before
 
 
-def roofline(trees: Sequence[Tree], *, rounds: int, workers: int, work: Path) -> dict[str, Any]:
-    """Measure the stages, the bare pipeline and the library on each tree, in turn.
+def roofline(trees: Sequence[Tree], *, rounds: int, workers: int, work: Path) -> Iterator[dict[str, Any]]:
+    """Measure the stages, the bare pipeline and the library on each tree, in turn; yields what is known so far.
 
     Args:
         trees: To be read.
@@ -277,20 +277,22 @@ def roofline(trees: Sequence[Tree], *, rounds: int, workers: int, work: Path) ->
         workers: Threads that compress and seal.
         work: Folder with room for the tree and twice its compressed size.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {
+        "mode": "roofline",
+        "about": about(work, scale=min(tree.scale for tree in trees), rounds=rounds, workers=workers),
+        "trees": {},
+    }
     for tree in trees:
         with scratch(work) as folder:
             shape = tree.make(folder / "tree")
             _warm_up(folder)
-            found[tree.name] = {"shape": asdict(shape), "rounds": []}
+            seen: list[dict[str, Any]] = []
+            found["trees"][tree.name] = {"shape": asdict(shape), "rounds": seen}
             for number in range(rounds):
-                found[tree.name]["rounds"].append(one_round(folder / "tree", folder, workers))
-                print(f"{tree.name}, round {number + 1}: done", file=sys.stderr, flush=True)
-    return {
-        "mode": "roofline",
-        "about": about(work, scale=min(tree.scale for tree in trees), rounds=rounds, workers=workers),
-        "trees": found,
-    }
+                seen.append(one_round(folder / "tree", folder, workers))
+                share = seen[-1]["bare"] / seen[-1]["rozenfmt"]
+                print(f"{tree.name}, round {number + 1}: share {share:.2f}", file=sys.stderr, flush=True)
+                yield found
 
 
 def one_round(tree: Path, work: Path, workers: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +25,8 @@ _PHOTOS: Final = 0.1
 
 def scaling(
     files: Sequence[int], gigabytes: Sequence[float], *, workers: int, more: int, settle: float, work: Path
-) -> dict[str, Any]:
-    """Measure trees of so many files, and sparse files of so many GB.
+) -> Iterator[dict[str, Any]]:
+    """Measure trees of so many files, and sparse files of so many GB; yields what is known so far.
 
     Args:
         files: Numbers of small files.
@@ -37,16 +37,19 @@ def scaling(
         work: Folder with room for the biggest tree.
     """
     points: list[dict[str, Any]] = []
+    found = {"mode": "scaling", "about": about(work, workers=workers), "points": points}
     for count in files:
         with scratch(work) as folder:
             points += _many_files(count, workers, settle, folder)
+        yield found
     for threads in (workers, workers + more) if more else ():
         with scratch(work) as folder:
             points.append(_threads(threads, folder))
+        yield found
     for length in gigabytes:
         with scratch(work) as folder:
             points += _sparse(length, workers, settle, folder)
-    return {"mode": "scaling", "about": about(work, workers=workers), "points": points}
+        yield found
 
 
 def _many_files(count: int, workers: int, settle: float, work: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What is aimed at, as data.  A target is met if the median over the rounds is within its limit.
 
-Limits hold for whole trees (scale 1) on a machine with two processors, with a warm cache, on tmpfs.
+Limits hold for whole trees (scale 1) on a machine with two processors, with a warm cache, on tmpfs.  Requests to
+S3 are counted by requests.py.
 """
 
 from __future__ import annotations
