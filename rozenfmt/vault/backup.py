@@ -441,7 +441,7 @@ class _Run:
             skip_caches=job.skip_caches,
             name=source.name,
             small_limit=capture.small_limit(),
-            known=capture,
+            known=capture if capture.knows else None,
             links=self._links,
         )
         try:

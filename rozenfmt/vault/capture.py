@@ -160,6 +160,7 @@ class Capture:
     def tree(self, scanner: Scanner | RemoteScanner, *, allow_empty: bool) -> None:
         """Take a local or remote tree; sources come in ascending order of name."""
         self._allow_empty = allow_empty
+        self._looked_ns = time.time_ns()
         self._asked = None
         self._scanner = scanner
         scanner.run(self)
@@ -359,8 +360,14 @@ class Capture:
 
     # --- what the scanner finds -----------------------------------------------------------------
 
+    @property
+    def knows(self) -> bool:
+        """Whether there is anything to compare files with."""
+        return self._baseline.known
+
     def enter(self, entry: Entry) -> None:
         """A directory begins."""
+        self._looked_ns = time.time_ns()  # before any of its files are looked at
         path = self._path(entry.name)
         above = self._stack[-1]
         if self._enter_passing(entry, path, above):
@@ -412,6 +419,7 @@ class Capture:
 
     def leave(self, entry: Entry) -> None:
         """A directory ends."""
+        self._looked_ns = time.time_ns()
         level = self._stack.pop()
         known, unread = level.known, entry.marks & Mark.UNREADABLE
         if known is not None:
