@@ -321,6 +321,8 @@ class Capture:
 
     def _old_of(self, entry: Entry) -> Entry | None:
         """The baseline's entry of this name; one of another kind is gone, and this one is new."""
+        if not self._baseline.known:
+            return None
         found = self._find(entry.name)
         if found is None:
             return None
@@ -517,8 +519,9 @@ class Capture:
             if not self._settle(entry, old, one, len(data)):
                 return
         uses = self._store_whole(entry, data, one) if one is not None else {}
-        self._links.keep(entry, old)
-        self._links.remember(entry)
+        if entry.link_group is not None:
+            self._links.keep(entry, old)
+            self._links.remember(entry)
         self._classify(entry, old, content_same=old is not None and old.content_id == one)
         self._add(entry, self._signature(), uses)
 

@@ -17,6 +17,7 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -216,6 +217,15 @@ class Catalog:
             else:
                 return
 
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """One transaction over temporary tables, which waits for no other process."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     def put_aside(self) -> None:
         """Give a damaged file another name, with what belongs to it."""
         self.close()
@@ -364,7 +374,8 @@ class Catalog:
 
     def add_nodes(self, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Note nodes in the metadata archive that is being written."""
-        self._db.executemany("INSERT OR REPLACE INTO fresh_nodes VALUES (?, ?, ?, ?)", rows)
+        with self._noting():
+            self._db.executemany("INSERT OR REPLACE INTO fresh_nodes VALUES (?, ?, ?, ?)", rows)
 
     # --- sets and directories -------------------------------------------------------------------
 
@@ -422,9 +433,11 @@ class Catalog:
                     yield row[0], Leaf(*row[1:])
                 at, start = ">", rows[-1][:2]
 
-    def add_leaf(self, path: bytes, leaf: Leaf) -> None:
-        """Note a leaf of the snapshot that is being made."""
-        self._db.execute("INSERT OR REPLACE INTO fresh_leaves VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path, *_columns(leaf)))
+    def add_leaves(self, leaves: Iterable[tuple[bytes, Leaf]]) -> None:
+        """Note leaves of the snapshot that is being made, with the paths of their directories."""
+        rows = [(path, *_columns(leaf)) for path, leaf in leaves]
+        with self._noting():
+            self._db.executemany("INSERT OR REPLACE INTO fresh_leaves VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def set_top(self, path: bytes, first: bytes, top: bytes) -> None:
         """Note the node that holds all leaves of a directory, of which the first begins with ``first``."""
