@@ -163,7 +163,6 @@ def one_by_one(tree: Path, workers: int, out: Path) -> Stages:
     blocks: list[memoryview] = []
     with stages.timed("walk and stat", 0):
         files = list(walk(tree))
-    stages.bytes["walk and stat"] = sum(size for _, size in files)
     with ThreadPoolExecutor(workers) as pool, out.open("wb", buffering=0) as file:
         for path, size in files:
             for run in _timed(read(path, size), stages):
