@@ -196,15 +196,19 @@ def _roofline(one: dict[str, Any]) -> Iterator[str]:
 def _scaling(one: dict[str, Any]) -> Iterator[str]:
     yield "### Growth\n"
     points: list[dict[str, Any]] = one["points"]
-    yield "Small files:\n"
-    head = ("", "files", "s", "µs a file", "× the size before", "peak MiB", "bytes for each further file")
-    yield table(head, _growth(points, "files", per=1, time=1e6, memory=1))
-    yield "One sparse file:\n"
-    head = ("", "GB", "s", "s a GB", "× the size before", "peak MiB", "MiB for each further GB")
-    yield table(head, _growth(points, "sparse bytes", per=1_000_000_000, time=1, memory=MIB))
-    yield "First backup of files that do not compress:\n"
-    rows = [(f"{point['size']}", f"{point['memory'] / MIB:.0f}") for point in points if point["of"] == "workers"]
-    yield table(("workers", "peak MiB"), rows)
+    kinds = {point["of"] for point in points}
+    if "files" in kinds:
+        yield "Small files:\n"
+        head = ("", "files", "s", "µs a file", "× the size before", "peak MiB", "bytes for each further file")
+        yield table(head, _growth(points, "files", per=1, time=1e6, memory=1))
+    if "sparse bytes" in kinds:
+        yield "One sparse file:\n"
+        head = ("", "GB", "s", "s a GB", "× the size before", "peak MiB", "MiB for each further GB")
+        yield table(head, _growth(points, "sparse bytes", per=1_000_000_000, time=1, memory=MIB))
+    if "workers" in kinds:
+        yield "First backup of files that do not compress:\n"
+        rows = [(f"{point['size']}", f"{point['memory'] / MIB:.0f}") for point in points if point["of"] == "workers"]
+        yield table(("workers", "peak MiB"), rows)
 
 
 def _growth(
