@@ -28,7 +28,7 @@ __all__ = ["SIGNATURE", "Catalog", "CatalogDamaged", "Leaf", "Place", "SetState"
 
 _VERSION: Final = 2
 _BUSY_SECONDS: Final = 120
-_FRESH: Final = 100_000  # pieces held in memory, about 25 MB, before they go to a temporary table
+_FRESH: Final = 80_000  # pieces held in memory, about 20 MB, before they go to a temporary table
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "fuse.sshfs", "glusterfs"})
 
 Place = tuple[int, int, int]
@@ -301,16 +301,17 @@ class Catalog:
     def complete_data(self, number: int, length: int) -> None:
         """A data archive is whole and stored: what was put into it may be referred to."""
         # In order of id: rows at random places cost several times as much.
-        rows = sorted((one, *rest) for one, rest in self._pieces.items() if rest[0] == number)
+        ids = sorted(one for one, rest in self._pieces.items() if rest[0] == number)
         with self._transaction():
             self._db.execute("UPDATE archives SET length = ? WHERE number = ?", (length, number))
             self._db.execute(
                 "INSERT OR REPLACE INTO main.pieces SELECT * FROM fresh_pieces WHERE archive = ? ORDER BY id", (number,)
             )
+            rows = ((one, *self._pieces[one]) for one in ids)
             self._db.executemany("INSERT OR REPLACE INTO main.pieces VALUES (?, ?, ?, ?, ?)", rows)
             self._db.execute("DELETE FROM fresh_pieces WHERE archive = ?", (number,))
-        for row in rows:
-            del self._pieces[row[0]]
+        for one in ids:
+            del self._pieces[one]
         if "main.pieces" not in self._tables:
             self._tables.insert(0, "main.pieces")
 
@@ -331,7 +332,7 @@ class Catalog:
             self._flush_pieces()
 
     def _flush_pieces(self) -> None:
-        rows = ((one, *rest) for one, rest in sorted(self._pieces.items()))
+        rows = ((one, *self._pieces[one]) for one in sorted(self._pieces))
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO fresh_pieces VALUES (?, ?, ?, ?, ?)", rows)
         self._tables = [*(table for table in self._tables if table != "fresh_pieces"), "fresh_pieces"]

@@ -348,6 +348,12 @@ class Journal:
             self._db.execute("INSERT INTO begun VALUES (?, ?, ?)", (archive_id, leftover.name, leftover.upload))
 
     @_unless_broken
+    def note(self, archive_id: bytes, pieces: Iterable[Row]) -> None:
+        """Keep what is in blocks that no mark covers yet, instead of in memory; void until one does."""
+        with self._transaction():
+            self._add(archive_id, pieces)
+
+    @_unless_broken
     def ending(self, archive_id: bytes, length: int, pieces: Iterable[Row]) -> None:
         """The object is about to become visible: it may be, when the next run looks.
 

@@ -40,6 +40,7 @@ PADDING: Final = (1024, 2048, 1024)
 # a part, those in flight, a block, and what lies between two marks.
 _MARK_EVERY: Final = 16 << 20
 _TAIL: Final = 4 << 20
+_PIECES: Final = 20_000  # of small files a mark may be far away
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +328,8 @@ class ArchiveOutput:
         if self._journal is not None:
             self._note_upload()
             self._look_for_mark(block)
+            if len(self._pieces) > _PIECES:
+                self._journal.note(self.archive_id, self._pieces_before(block.sequence + 1))
 
     def _note_upload(self) -> None:
         leftover = None if self._noted else self._upload.leftover
@@ -373,6 +376,13 @@ class ArchiveOutput:
         self._spooling = False
         self._spool.remove()
 
+    def _pieces_before(self, sequence: int) -> list[Row]:
+        """Take out what is in blocks before this one."""
+        pieces = []
+        while self._pieces and self._pieces[0][1] < sequence:
+            pieces.append(self._pieces.popleft())
+        return pieces
+
     def _save(self, mark: Mark, count: int) -> None:
         state = self._upload.state_at(mark)
         if state is None:
@@ -380,9 +390,7 @@ class ArchiveOutput:
         assert self._journal is not None
         blocks = [row for row in self._blocks if row[0] < count]
         self._blocks = self._blocks[len(blocks) :]
-        pieces = []
-        while self._pieces and self._pieces[0][1] < count:
-            pieces.append(self._pieces.popleft())
+        pieces = self._pieces_before(count)
         numbers = self.numbers(self._numbers_saved)
         rows = list(enumerate(numbers, self._numbers_saved + 1))
         self._numbers_saved += len(rows)

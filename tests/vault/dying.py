@@ -34,6 +34,8 @@ def happened(what):
 capture._RACY_NS = -(1 << 62)
 if given["marks"]:
     output._MARK_EVERY = given["marks"]
+if given["pieces"]:
+    output._PIECES = given["pieces"]
 if given["small"]:
     content.PACK_TARGET = given["small"]
     nodewriter.TABLE_TARGET = nodewriter._PENDING = given["small"] // 5
@@ -107,6 +109,7 @@ class Runner:
         how: str = "kill",
         marks: int = 0,
         small: int = 0,
+        pieces: int = 0,
         resume: bool = False,
         retry: dict[str, float] | None = None,
         **options: Any,
@@ -119,6 +122,7 @@ class Runner:
             how: ``kill``, ``interrupt`` or ``network``, which then stays away.
             marks: Bytes between two marks; 0 for what is usual.
             small: Bytes of a block of contents; 0 for what is usual.
+            pieces: So many are kept in memory before a mark covers them; 0 for what is usual.
             resume: Finish what was interrupted instead of beginning.
             retry: Policy for requests.
             options: Of ``Vault.backup``.
@@ -136,6 +140,7 @@ class Runner:
             "how": how,
             "marks": marks,
             "small": small,
+            "pieces": pieces,
             "resume": resume,
             "retry": retry or {},
         }

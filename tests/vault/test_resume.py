@@ -388,3 +388,16 @@ def test_suspended_uploads_of_a_folder(tmp_path: Path) -> None:
     assert not list(storage.leftovers(""))
     with pytest.raises(rz.StorageError):
         storage.remove_leftover(Leftover("a/b", "a/b"))
+
+
+def test_many_small_files_before_the_first_mark(remote: Runner) -> None:
+    """What is in blocks goes into the journal early; it counts only as far as a mark covers it."""
+    for number in range(2_000):
+        write(remote.source / f"dir {number % 7}" / f"{number}", noise(9_000, number))
+    options: dict[str, Any] = {"small": 200_000, "pieces": 50, "compression": "none"}
+    remote.dies(what="upload_part", after=4, **options)
+    done = remote.run(**options)
+    assert done["resumed"] or remote.sent < BOUND
+    whole(remote, done["snapshot"])
+    with remote.as_host() as vault:
+        assert not vault.interrupted()
