@@ -12,13 +12,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rozenfmt.archive.workers import worker_pool
 from rozenfmt.errors import BlockError
-from rozenfmt.format.decoder import opener_for
-from rozenfmt.format.frame import parse_frame, parse_prefix
+from rozenfmt.format.recheck import gives_back
 
 if TYPE_CHECKING:
     from rozenfmt.format.blocks import Draft, SealedBlock, Slot
@@ -54,7 +52,7 @@ class Pipeline:
         entropy: Entropy = os.urandom,
         decode_check: bool = False,
     ) -> None:
-        self._opener = opener_for(encoder.header, encoder.keys) if decode_check else None
+        self._decode_check = decode_check
         self._encoder = encoder
         self._write = write
         self._checking = threading.Semaphore(max(1, workers // 2))
@@ -76,17 +74,14 @@ class Pipeline:
 
     def _seal(self, draft: Draft, slot: Slot) -> SealedBlock:
         block = draft.seal(slot, self._entropy)
-        if self._opener is None:
-            return block
-        data = b"".join(block.buffers)
-        block = replace(block, buffers=(data,))  # not to hold both
-        with self._checking:  # it takes several times the block in memory
-            opened = self._opener.open(parse_frame(data, parse_prefix(data, slot.archive_id, slot.sequence)))
-            if opened.body != draft.body:
-                msg = (
-                    "a block did not come back as it was sealed: the machine's memory may be faulty; run a memory test"
-                )
-                raise BlockError(msg, block=slot.sequence)
+        if self._decode_check:
+            with self._checking:  # it takes several times the block in memory
+                if not gives_back(draft, block, slot):
+                    msg = (
+                        "a block did not come back as it was sealed: the machine's memory may be faulty; "
+                        "run a memory test"
+                    )
+                    raise BlockError(msg, block=slot.sequence)
         return block
 
     def drain(self) -> None:

@@ -6,8 +6,9 @@ in parallel once their sequence numbers are given.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from rozenfmt.errors import BlockError, IndexDamaged, LimitError, UnsupportedError, UsageError
 
@@ -20,9 +21,12 @@ from .records import BlockRecord
 from .registry import BLOCK_TYPES, FLAG_MAC, BlockType, Body, Kind, Seal, Suite
 from .varint import decode_column
 
+# Zeros behind a body that pieces were joined to: as many as the usual padding may need.
+_ROOM: Final = 2048
+
 __all__ = ["Block", "Draft", "Opener", "SealedBlock", "Slot", "cut_pieces"]
 
-_RECORDS: dict[bytes, type[BlockRecord]] = {
+RECORDS: dict[bytes, type[BlockRecord]] = {
     b"FHDR": records.StreamStart,
     b"FCNT": records.StreamContent,
     b"FEND": records.StreamEnd,
@@ -70,12 +74,28 @@ class Draft:
         record: Its record, without keys 1 to 4.
         body: The body before encoding; empty if the type has none.
         compression: What to try on the body.
+        padded: The body again with zeros behind it, if it was made so: then it is stored without another copy.
     """
 
     type: bytes
     record: Any
     body: bytes | bytearray | memoryview = b""
     compression: Compression = Compression.metadata()
+    padded: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def joined(
+        cls, block_type: bytes, record: Any, pieces: Iterable[bytes | bytearray | memoryview], compression: Compression
+    ) -> Draft:
+        """A block whose body are these pieces."""
+        padded = b"".join((*pieces, bytes(_ROOM)))
+        return cls(block_type, record, memoryview(padded)[:-_ROOM], compression, padded)
+
+    def gave(self, body: bytes) -> bool:
+        """Whether a body is this block's."""
+        if self.padded:  # comparing views would take it byte by byte
+            return len(body) == len(self.body) and self.padded.startswith(body)
+        return body == self.body
 
     def seal(self, slot: Slot, entropy: Entropy) -> SealedBlock:
         """Encode, pad and seal this block for one slot.
@@ -88,7 +108,8 @@ class Draft:
             msg = f"a block body of {len(self.body)} bytes is over {MAX_DECODED}"
             raise UsageError(msg)
         sealed = slot.suite is not Suite.PLAIN and row.seal is not Seal.NONE
-        record, body = self.record, b""
+        record = self.record
+        body: bytes | memoryview = b""
         if row.body is Body.SPECIAL:
             body = bytes(self.body)
         elif self.body:
@@ -101,7 +122,11 @@ class Draft:
                 content_hash=crypto.digest(self.body),
             )
             bucket = slot.padding[1 if row.body is Body.CONTENT_PIECES else 2] if sealed else 1
-            body = b"".join((encoded, bytes(-len(encoded) % bucket)))
+            padding = -len(encoded) % bucket
+            if encoded is self.body and padding <= _ROOM and self.padded:
+                body = memoryview(self.padded)[: len(encoded) + padding]
+            else:
+                body = b"".join((encoded, bytes(padding)))
         plain = records.encode(record)
         header = b"".join((len(plain).to_bytes(4, "little"), plain))
         if sealed:
@@ -110,7 +135,7 @@ class Draft:
 
 
 def _seal_sections(
-    row: BlockType, slot: Slot, header: bytes, body: bytes, entropy: Entropy, *, sealed: bool
+    row: BlockType, slot: Slot, header: bytes, body: bytes | memoryview, entropy: Entropy, *, sealed: bool
 ) -> SealedBlock:
     extra = crypto.SEAL_OVERHEAD if sealed else 0
     with_mac = sealed and row.seal is Seal.INDEX
@@ -141,7 +166,7 @@ def _seal_sections(
     if body and sealed:
         parts += crypto.seal(slot.suite, key, entropy(crypto.NONCE_SIZE), body, crypto.AAD_BLOCK_BODY + header_hash)
     elif body:
-        parts.append(body)
+        parts.append(bytes(body))
     if with_mac:
         assert slot.keys is not None
         assert slot.keys.block_mac is not None
@@ -207,7 +232,7 @@ class Opener:
         if row is not None and row.body is Body.SPECIAL:
             record = foot_record(frame)
             body = bytes(frame.body_section)
-        elif row is not None and row.name in _RECORDS:
+        elif row is not None and row.name in RECORDS:
             record, body = self._open_sections(frame, row)
         return Block(
             type=frame.prefix.type,
@@ -250,7 +275,7 @@ class Opener:
         header: bytes = frame.header_section
         if key is not None:
             header = crypto.unseal(self.suite, key, header, crypto.AAD_BLOCK_HEADER + frame.prefix.pack())
-        record = records.decode(_RECORDS[row.name], unpad(header, self.padding[0] if sealed else 1))
+        record = records.decode(RECORDS[row.name], unpad(header, self.padding[0] if sealed else 1))
         has_body = frame.prefix.body_length > 0
         record.check_body(present=has_body)
         if (row.body is Body.NONE) == has_body and row.name != b"ckpt":

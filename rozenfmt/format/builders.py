@@ -98,9 +98,8 @@ class PiecesBuilder:
         """
         self._machine.step(PiecesEvent.SEAL)
         record = PiecesRecord(lengths=encode_column([len(piece) for piece in self._pieces]))
-        body = b"".join(self._pieces)
-        self._pieces = []
-        return Draft(self.type, record, body, self._compression)
+        pieces, self._pieces = self._pieces, []
+        return Draft.joined(self.type, record, pieces, self._compression)
 
 
 class StreamBuilder:

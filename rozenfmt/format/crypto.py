@@ -179,7 +179,9 @@ class Keys:
 # --- AEAD ---------------------------------------------------------------------------------------
 
 
-def seal(suite: Suite, key: bytes, nonce: bytes, plaintext: bytes | bytearray, aad: bytes) -> tuple[bytes, bytes]:
+def seal(
+    suite: Suite, key: bytes, nonce: bytes, plaintext: bytes | bytearray | memoryview, aad: bytes
+) -> tuple[bytes, bytes]:
     """Seal one section; returns nonce and ciphertext with tag, to be stored in this order."""
     if suite is Suite.XCHACHA20_POLY1305 and len(plaintext) < _LONG:
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
@@ -198,8 +200,16 @@ def unseal(suite: Suite, key: bytes, section: bytes | memoryview, aad: bytes) ->
     if len(section) < SEAL_OVERHEAD:
         msg = "a sealed section is too short"
         raise BlockError(msg, clause="4.2")
-    nonce, sealed = bytes(section[:NONCE_SIZE]), section[NONCE_SIZE:]
-    if suite is Suite.XCHACHA20_POLY1305 and len(section) < _LONG:
+    return unseal_parts(suite, key, bytes(section[:NONCE_SIZE]), memoryview(section)[NONCE_SIZE:], aad)
+
+
+def unseal_parts(suite: Suite, key: bytes, nonce: bytes, sealed: bytes | memoryview, aad: bytes) -> bytes:
+    """Open what ``seal`` returned.
+
+    Raises:
+        BlockError: It was not sealed with this key for this place.
+    """
+    if suite is Suite.XCHACHA20_POLY1305 and len(sealed) < _LONG:
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
         from nacl.exceptions import CryptoError
 

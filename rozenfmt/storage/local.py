@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rozenfmt.errors import ConflictError, StorageError
+from rozenfmt.storage.background import BackgroundWriter
 from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 from rozenfmt.storage.upload import BaseUpload, check_name, check_range
 
@@ -283,6 +284,7 @@ class LocalUpload(BaseUpload):
         flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         flags |= os.O_CREAT | os.O_EXCL if resumed is None else getattr(os, "O_NOFOLLOW", 0)
         self._fd: int | None = os.open(self._partial, flags, 0o666)
+        self._writer = BackgroundWriter(self._fd)
         status = os.fstat(self._fd)
         self.identity = (status.st_dev, status.st_ino)  # by which a scan of the same folder knows to leave it out
         if resumed is not None:
@@ -293,22 +295,18 @@ class LocalUpload(BaseUpload):
 
     def __del__(self) -> None:
         # Gives the descriptor back, and nothing else: collection neither commits nor discards.
-        fd = getattr(self, "_fd", None)
-        if fd is not None:
-            os.close(fd)
+        if hasattr(self, "_writer"):  # else there is no descriptor
+            self._close()
 
     def _write(self, data: bytes | memoryview) -> None:
         with _explained("write", self._path, self.name):
-            fd = self._descriptor()
-            done = os.write(fd, data)
-            if done < len(data):
-                view = memoryview(data)
-                while done < len(view):
-                    done += os.write(fd, view[done:])
+            self._descriptor()
+            self._writer.write(data)
 
     def _commit(self) -> ObjectInfo:
         with _explained("finish", self._path, self.name):
             fd = self._descriptor()
+            self._writer.settle()
             os.fsync(fd)
             stored = os.fstat(fd).st_size
             if stored != self.written:
@@ -346,7 +344,9 @@ class LocalUpload(BaseUpload):
 
     def _details(self, mark: Mark) -> dict[str, Any] | None:  # noqa: ARG002 - everything written is there
         with _explained("write", self._path, self.name):
-            os.fdatasync(self._descriptor()) if hasattr(os, "fdatasync") else os.fsync(self._descriptor())
+            fd = self._descriptor()
+            self._writer.settle()
+            os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
         return {"partial": os.path.basename(self._partial)}
 
     def _suspend(self) -> None:
@@ -360,6 +360,7 @@ class LocalUpload(BaseUpload):
     def _close(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
+            self._writer.stop()
             os.close(fd)
 
 

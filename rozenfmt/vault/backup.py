@@ -11,6 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -410,17 +411,18 @@ class _Run:
             reread=job.reread,
             progress=job.progress,
         )
-        sources = sorted(job.sources, key=lambda source: source.name)
-        capture.begin(
-            {source.name: source.path for source in sources if source.kind is SourceKind.LOCAL},
-            {source.name: source.path for source in sources if source.kind is SourceKind.OTHER},
-        )
-        for source in sources:
-            if source.command is not None:
-                capture.command(source.command)
-            else:
-                self._tree(capture, source)
-        root, place = capture.finish()
+        with closing(capture):
+            sources = sorted(job.sources, key=lambda source: source.name)
+            capture.begin(
+                {source.name: source.path for source in sources if source.kind is SourceKind.LOCAL},
+                {source.name: source.path for source in sources if source.kind is SourceKind.OTHER},
+            )
+            for source in sources:
+                if source.command is not None:
+                    capture.command(source.command)
+                else:
+                    self._tree(capture, source)
+            root, place = capture.finish()
         writer.flush()
         return root, writer.place_of(place)
 

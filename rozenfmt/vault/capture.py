@@ -11,6 +11,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -21,7 +22,7 @@ from rozenfmt.errors import SourceError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.format.snapshots import Mode
-from rozenfmt.tree.content import FileReader, Hole
+from rozenfmt.tree.content import CHUNK_SIZE, FileReader, Hole
 from rozenfmt.tree.scan import Scanner
 
 from .baseline import UNTRUSTED
@@ -135,6 +136,7 @@ class Capture:
         self._roots: dict[bytes, bytes] = {}
         self._remote: dict[bytes, bytes] = {}
         self._allow_empty = False
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="rozenfmt-read")
 
     # --- sources --------------------------------------------------------------------------------
 
@@ -166,6 +168,10 @@ class Capture:
         resolve_gone(self._catalog, self._baseline, self.result)
         return root
 
+    def close(self) -> None:
+        """End the thread that reads; called in any case."""
+        self._reading.shutdown()
+
     def small_limit(self) -> int:
         """Files up to this size are given whole."""
         return WHOLE_UP_TO if self._worm else CHUNKED_FROM
@@ -189,7 +195,7 @@ class Capture:
         with process:
             try:
                 assert process.stdout is not None
-                self._take_parts(entry, self._ticking(_runs(process.stdout), name))
+                self._take_parts(entry, _runs(process.stdout), name)
                 code = process.wait()
             except BaseException:
                 process.kill()
@@ -455,7 +461,9 @@ class Capture:
         if own:
             self._store.begin_own(entry.size)
         while True:
-            self._take_parts(entry, self._ticking(reader, path))
+            self._take_parts(
+                entry, reader, path, background=entry.size > CHUNK_SIZE and isinstance(self._scanner, Scanner)
+            )
             final = reader.finish()
             if not final.marks & Mark.CHANGED or final.marks & Mark.UNREADABLE or not reader.rewind():
                 break
@@ -476,8 +484,11 @@ class Capture:
         self._classify(final, old, content_same=same)
         self._add(final, sure)
 
-    def _take_parts(self, entry: Entry, runs: Iterable[bytes | Hole]) -> None:
-        """Store a content cut by content; small ones as one piece."""
+    def _take_parts(self, entry: Entry, runs: Iterable[bytes | Hole], path: bytes, *, background: bool = False) -> None:
+        """Store a content cut by content; small ones as one piece.
+
+        In the background only what does not keep one waiting: a program or a network that hangs could not be left.
+        """
         entry.content_id, entry.size = None, 0
         head: list[bytes | Hole] = []
         size, whole = 0, True
@@ -495,7 +506,8 @@ class Capture:
                 entry.content_id, (entry.archive, entry.block, entry.piece) = self._store.piece(data)
                 self._writer.use({entry.archive: entry.size})
             return
-        parts = Parts(self._store, self._chunker.cut(_chain(head, source)))
+        chunks = self._chunker.cut(_chain(head, source))
+        parts = Parts(self._store, chunks, reading=self._reading if background else None, tick=lambda: self._tick(path))
         place = self._writer.table(parts)
         entry.size = parts.length
         if place is not None:

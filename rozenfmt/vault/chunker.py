@@ -32,18 +32,17 @@ class Chunker:
         lower = seed & (1 << 63) - 1
         self._cdc = FastCDC(AVERAGE, min_size=SMALLEST, max_size=LARGEST, normalized_chunking=1, seed=lower or 1)
 
-    def cut(self, runs: Iterable[bytes | Hole]) -> Iterator[bytes | memoryview | Hole]:
-        """Chunks of the bytes in ``runs``; a hole ends a chunk and comes out as it is."""
+    def cut(self, runs: Iterable[bytes | Hole]) -> Iterator[list[memoryview | Hole]]:
+        """Chunks of the bytes in ``runs``, one list for each run; a hole ends a chunk and comes out as it is."""
         rest = b""
         for run in runs:
             if isinstance(run, Hole):
-                yield from self._pieces(rest, final=True)[0]
+                yield [*self._pieces(rest, final=True)[0], run]
                 rest = b""
-                yield run
                 continue
             pieces, rest = self._pieces(rest + run if rest else run, final=False)
-            yield from pieces
-        yield from self._pieces(rest, final=True)[0]
+            yield list(pieces)
+        yield list(self._pieces(rest, final=True)[0])
 
     def _pieces(self, data: bytes, *, final: bool) -> tuple[list[memoryview], bytes]:
         """Chunks of a buffer whose ends do not depend on what comes after it, and the rest."""

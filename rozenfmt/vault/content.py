@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
@@ -21,11 +21,13 @@ from rozenfmt.format.registry import Kind
 from rozenfmt.tree.content import Hole
 
 from . import layout
+from .ahead import ahead
 from .catalog import Place
 from .output import ArchiveOutput
 
 if TYPE_CHECKING:
     from collections.abc import Container
+    from concurrent.futures import Executor
 
     from rozenfmt.format.codecs import Compression
     from rozenfmt.storage.base import Storage
@@ -40,42 +42,69 @@ _MOST_PIECES: Final = 4_000_000
 
 
 class Parts:
-    """A content that was stored in parts: its id, length, and the parts as they come.
+    """A content that is stored in parts: iterate it to the end, then look at the attributes.
 
-    Iterate it to the end, then look at the attributes.
+    Args:
+        store: Takes the parts.
+        chunks: The content, in lists of chunks and holes.
+        reading: Gives a thread to read, cut and hash on; None to do so on the caller's.
+        tick: Called now and then.
 
     Attributes:
         length: Its length in bytes.
         content_id: 32 bytes; empty if there was no content.
     """
 
-    def __init__(self, store: ContentStore, chunks: Iterable[bytes | memoryview | Hole]) -> None:
+    def __init__(
+        self,
+        store: ContentStore,
+        chunks: Iterable[Sequence[memoryview | Hole]],
+        *,
+        reading: Executor | None,
+        tick: Callable[[], None],
+    ) -> None:
         self._store = store
         self._chunks = chunks
+        self._reading = reading
+        self._tick = tick
+        self._whole = blake3()
         self.length = 0
         self.content_id = b""
 
     def __iter__(self) -> Iterator[Part]:
-        whole = blake3()
         hole: Part | None = None
-        for chunk in self._chunks:
-            if isinstance(chunk, Hole):
-                hash_zeros(whole, chunk.length)
-                start = self.length if hole is None else hole.offset
-                self.length += chunk.length
-                hole = Part(start, self.length - start, None, 0, 0)
-                continue
-            if hole is not None:
-                yield hole
-                hole = None
-            whole.update(chunk)
-            one, place = self._store.piece(chunk)
-            yield Part(self.length, len(chunk), one, place[1], place[2], place[0])
-            self.length += len(chunk)
+        hashed = self._hashed()
+        for chunks in hashed if self._reading is None else ahead(hashed, self._reading):
+            self._tick()
+            for chunk, one in chunks:
+                if isinstance(chunk, Hole):
+                    start = self.length if hole is None else hole.offset
+                    self.length += chunk.length
+                    hole = Part(start, self.length - start, None, 0, 0)
+                    continue
+                if hole is not None:
+                    yield hole
+                    hole = None
+                _, place = self._store.piece(chunk, one)
+                yield Part(self.length, len(chunk), one, place[1], place[2], place[0])
+                self.length += len(chunk)
         if hole is not None:
             yield hole
         if self.length:
-            self.content_id = self._store.content_id(whole.digest(), self.length)
+            self.content_id = self._store.content_id(self._whole.digest(), self.length)
+
+    def _hashed(self) -> Iterator[list[tuple[memoryview | Hole, bytes]]]:
+        """Chunks with their ids; the whole is hashed along."""
+        for chunks in self._chunks:
+            found: list[tuple[memoryview | Hole, bytes]] = []
+            for chunk in chunks:
+                if isinstance(chunk, Hole):
+                    hash_zeros(self._whole, chunk.length)
+                    found.append((chunk, b""))
+                else:
+                    self._whole.update(chunk)
+                    found.append((chunk, self._store.id_of(chunk)))
+            yield found
 
 
 class ContentStore:
