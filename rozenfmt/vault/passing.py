@@ -1,8 +1,10 @@
 """Contents in parts, hashed while the blocks that hold their parts pass by.
 
 Who verifies reads archives from the first byte to the last, and parts nearly always lie in them in
-order: so the whole of a content can be compared with its id without reading its parts again.  A
-content of which a part comes late, or not at all, is left to those who read it part by part.
+order: so the whole of a content can be compared with its id without reading its parts again.  What
+comes early is kept for a while: a chunk of zeros, say, is stored once, where it was met first, and
+wanted again and again.  A content of which too much comes early, or a part does not come at all, is
+left to those who read it part by part.
 """
 
 from __future__ import annotations
@@ -28,18 +30,29 @@ HASHED_HOLES: Final = 64 << 30
 _ROW: Final = struct.Struct(">IQIQQQQq")
 _PLACE: Final = struct.Struct(">IQ")
 _MOST_OPEN: Final = 1_024  # contents that are hashed side by side, of 2 KiB each
+_MOST_KEPT: Final = 32 << 20  # bytes of pieces that came early
+_MOST_WAITING: Final = 65_536  # parts that these are
 
 Whole = Callable[[int, bytes, int], None]
 """Told of a content that has passed: its number, its plain digest, and how many bytes of it are stored."""
 
 
 @dataclass(slots=True)
+class _Piece:
+    """A piece that came early, once for all parts that are made of it."""
+
+    data: bytes
+    waiting: int = 0
+
+
+@dataclass(slots=True)
 class _Open:
-    """A content of which the first parts have passed."""
+    """A content of which parts have passed: how many are hashed, and those that came early."""
 
     parts: int = 0
     stored: int = 0
     hasher: blake3 = field(default_factory=blake3)
+    early: dict[int, tuple[_Piece, int, int]] = field(default_factory=dict)
 
 
 class PassingContents:
@@ -56,6 +69,9 @@ class PassingContents:
         self._rows: Iterator[bytes] | None = None
         self._next = b""
         self._open: dict[int, _Open] = {}
+        self._given_up: set[int] = set()
+        self._kept = 0
+        self._waiting = 0
 
     def add(self, content: int, parts: Iterable[tuple[int, Part]]) -> None:
         """Note a content: its own number, and its parts with the numbers of their archives."""
@@ -80,26 +96,66 @@ class PassingContents:
             self._next = next(self._rows, b"")
         if not self._next:
             return
+        copies: dict[int, _Piece] = {}
         for content, part, piece, length, before, behind in self._due(archive, block.sequence):
-            one = self._begin(content) if not part else self._open.get(content)
+            one = self._one(content)
             pieces = cut_pieces(block) if block.type == b"PACK" else []
-            if one is None or one.parts != part or piece >= len(pieces) or len(pieces[piece]) != length:
-                self._open.pop(content, None)
-                continue
+            if one is None or piece >= len(pieces) or len(pieces[piece]) != length:
+                self._give_up(content)
+            elif part == one.parts:
+                self._hash(content, one, pieces[piece], before, behind)
+            else:
+                self._keep(one, part, copies.setdefault(piece, _Piece(b"")), pieces[piece], before, behind)
+                if self._kept > _MOST_KEPT or self._waiting > _MOST_WAITING:
+                    self._give_up(content)
+
+    def _one(self, content: int) -> _Open | None:
+        """A content that a part of passes; None if it was given up."""
+        one = self._open.get(content)
+        if one is None and content not in self._given_up:
+            one = self._open[content] = _Open()
+            if len(self._open) > _MOST_OPEN:
+                self._give_up(next(iter(self._open)))
+        return one
+
+    def _hash(self, content: int, one: _Open, data: bytes | memoryview, before: int, behind: int) -> None:
+        """Hash the next part of a content, and those after it that came early."""
+        while True:
             hash_zeros(one.hasher, before)
-            one.hasher.update(pieces[piece])
+            one.hasher.update(data)
             one.parts += 1
-            one.stored += length
+            one.stored += len(data)
             if behind >= 0:
                 hash_zeros(one.hasher, behind)
                 del self._open[content]
                 self._whole(content, one.hasher.digest(), one.stored)
+                return
+            found = one.early.pop(one.parts, None)
+            if found is None:
+                return
+            piece, before, behind = found
+            data = piece.data
+            self._release(piece)
 
-    def _begin(self, content: int) -> _Open:
-        one = self._open[content] = _Open()
-        if len(self._open) > _MOST_OPEN:
-            del self._open[next(iter(self._open))]
-        return one
+    def _keep(self, one: _Open, part: int, piece: _Piece, data: memoryview, before: int, behind: int) -> None:
+        if not piece.waiting:
+            piece.data = bytes(data)  # a view would keep all of its block
+            self._kept += len(data)
+        piece.waiting += 1
+        self._waiting += 1
+        one.early[part] = piece, before, behind
+
+    def _release(self, piece: _Piece) -> None:
+        piece.waiting -= 1
+        self._waiting -= 1
+        if not piece.waiting:
+            self._kept -= len(piece.data)
+
+    def _give_up(self, content: int) -> None:
+        self._given_up.add(content)
+        one = self._open.pop(content, None)
+        for piece, _, _ in one.early.values() if one is not None else ():
+            self._release(piece)
 
     def _due(self, archive: int, block: int) -> Iterator[tuple[int, ...]]:
         """The rows of a block; contents with parts in blocks that were passed over are given up."""
@@ -111,4 +167,4 @@ class PassingContents:
             if here:
                 yield row
             else:
-                self._open.pop(row[0], None)
+                self._give_up(row[0])
