@@ -570,7 +570,7 @@ class Grammar:
     def _vault_node(self, node: Node) -> None:
         """Check a node as ``check_node`` does, and note the archives that it refers to."""
         if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
-            for entry in node.entries(vault=True):
+            for entry in node.keep_entries(vault=True):
                 if entry.child is not None:
                     self._in_metadata.add(entry.archive)
                 elif entry.has_content:
@@ -705,7 +705,7 @@ class _StreamReader:
 def check_node(node: Node, *, vault: bool = False) -> Node:
     """Decode a node's columns once, so that damage shows where it stands; unknown types pass."""
     if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
-        node.entries(vault=vault)
+        node.keep_entries(vault=vault)
     elif node.type == NodeType.INNER:
         node.children(vault=vault)
     elif node.type in (NodeType.PARTS, NodeType.PARTS_INNER):
