@@ -15,7 +15,7 @@ from rozenfmt.errors import BlockError
 
 from .limits import MAX_CBOR_DEPTH
 
-__all__ = ["dumps", "loads", "scan"]
+__all__ = ["dumps", "loads", "loads_own", "scan"]
 
 _UINT, _NINT, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
 
@@ -35,6 +35,11 @@ def loads(data: bytes) -> Any:
     if end != len(data):
         msg = "bytes follow a CBOR item"
         raise BlockError(msg, clause="1.1")
+    return cbor2.loads(data)
+
+
+def loads_own(data: bytes) -> Any:
+    """Decode what ``dumps`` of this program has made, and nobody else has touched since."""
     return cbor2.loads(data)
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "directory_hints",
     "directory_record",
     "join_node",
+    "outline",
     "part_inner",
     "part_leaf",
     "split_node",
@@ -226,6 +227,17 @@ def split_node(data: bytes) -> tuple[bytes, bytes]:
     """Logical record and hints of a node that ``join_node`` made."""
     split = 4 + int.from_bytes(data[:4], "little")
     return data[4:split], data[split:]
+
+
+def outline(data: bytes) -> tuple[list[bytes], bytes, bool]:
+    """Names and kinds of a directory leaf that this program has made, without looking at the rest of it.
+
+    Returns:
+        The names; the kinds; whether no entry has other names (hard links) or marks but ``SPARSE``.
+    """
+    facts = cbor.loads_own(split_node(data)[0])
+    plain = 14 not in facts and all(marks == Mark.SPARSE for _, marks in facts.get(16, ()))
+    return facts[3].split(b"\0") if facts[2] else [], facts[4], plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -346,6 +346,8 @@ class RemoteScanner:
             self._problem(item.name, "unsupported", "the file system does not tell enough about what this is")
             return
         if item.is_file and self._known is not None:
+            if self._known.same(item.name, self.stat):
+                return
             entry = self._known.unchanged(item.name, self.stat)
             if entry is not None:
                 self._known.taken(entry)

@@ -81,6 +81,9 @@ class Known(Protocol):
     Asked in the order of the walk, for regular files, before they are opened.
     """
 
+    def same(self, name: bytes, stat: os.stat_result) -> bool:
+        """Whether a file is known and nothing about it has changed, so that it need not be delivered at all."""
+
     def unchanged(self, name: bytes, stat: os.stat_result) -> Entry | None:
         """The entry as it was stored, if nothing about the file has changed; goes to ``taken``."""
 
@@ -221,6 +224,8 @@ class Scanner:
             return
         if stat.st_mode & 0o170000 != st.S_IFREG:
             self._file(directory, opened_as, name)
+            return
+        if known.same(name, stat):
             return
         self.stat = stat
         entry = known.unchanged(name, stat)

@@ -36,34 +36,65 @@ class KnownDirectory:
     Attributes:
         exists: There was such a directory.
         empty: It had no entries.
+        more: There are leaves after the one at hand.
         firsts: First names of the leaves seen so far.
     """
 
     def __init__(self, leaves: Iterator[Leaf], path: bytes, gone: Callable[[bytes, Entry], None]) -> None:
         self.path = path
-        self.exists = False
         self.firsts: list[bytes] = []
         self._leaves = leaves
         self._gone = gone
-        self._entries: list[Entry] = []
-        self._signatures = b""
-        self._at = 0
+        self._leaf: Leaf | None = None
+        self._decoded: list[Entry] | None = None
+        self._count = self._at = 0
+        self._following = next(leaves, None)
         self._load()
-        self.empty = not self._entries
+        self.exists = self._leaf is not None
+        self.empty = not self._count
+
+    @property
+    def more(self) -> bool:
+        """Whether there are leaves after the one at hand."""
+        return self._following is not None
 
     def _load(self) -> bool:
-        leaf = next(self._leaves, None)
+        leaf = self._following
         if leaf is None:
             return False
-        self.exists = True
+        self._following = next(self._leaves, None)
         self.firsts.append(leaf.first)
-        self._entries, self._signatures, self._at = leaf.entries(), leaf.signatures, 0
+        self._leaf, self._decoded = leaf, None
+        self._count, self._at = len(leaf.signatures) // SIGNATURE.size, 0
         return True
+
+    def _entries(self) -> list[Entry]:
+        if self._decoded is None:
+            self._decoded = self._leaf.entries() if self._leaf is not None else []
+        return self._decoded
+
+    def next_leaf(self) -> Leaf | None:
+        """The leaf that comes next; None if one has been begun."""
+        if self._at == self._count and self.more:
+            self._load()
+        return self._leaf if self._at == 0 else None
+
+    def skip(self, count: int) -> None:
+        """Go on after the first entries of the leaf at hand, ``count`` of them."""
+        self._at = count
+
+    def first_entries(self, count: int) -> list[tuple[bytes, Entry]]:
+        """Signatures and entries of the first ones of the leaf at hand."""
+        return [(self._signature(at), entry) for at, entry in enumerate(self._entries()[:count])]
+
+    def _signature(self, at: int) -> bytes:
+        assert self._leaf is not None
+        return self._leaf.signatures[at * SIGNATURE.size : (at + 1) * SIGNATURE.size]
 
     def find(self, name: bytes) -> tuple[bytes, Entry] | None:
         """Signature and entry of a name; names must be asked in ascending order."""
         while True:
-            entries, at = self._entries, self._at
+            entries, at = self._entries(), self._at
             count = len(entries)
             while at < count:
                 entry = entries[at]
@@ -72,8 +103,7 @@ class KnownDirectory:
                     if entry.name > name:
                         return None
                     self._at = at + 1
-                    size = SIGNATURE.size
-                    return self._signatures[at * size : (at + 1) * size], entry
+                    return self._signature(at), entry
                 self._gone(self.path, entry)
                 at += 1
             self._at = at
@@ -83,9 +113,10 @@ class KnownDirectory:
     def finish(self) -> None:
         """There are no more names: the rest is gone."""
         while True:
-            for entry in self._entries[self._at :]:
-                self._gone(self.path, entry)
-            self._at = len(self._entries)
+            if self._at < self._count:
+                for entry in self._entries()[self._at :]:
+                    self._gone(self.path, entry)
+                self._at = self._count
             if not self._load():
                 return
 

@@ -34,6 +34,7 @@ from .moves import resolve_gone
 from .nodewriter import NODE, Directory
 from .policy import Policy
 from .results import Command, Conflict
+from .takeover import Run, TakeOver, facts_signature
 
 if TYPE_CHECKING:
     from rozenfmt.tree.remote import RemoteScanner
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .baseline import Baseline, KnownDirectory
     from .catalog import Catalog, Place
     from .content import ContentStore
-    from .nodewriter import NodeWriter
+    from .nodewriter import NodeWriter, Uses
     from .results import BackupResult, OnConflict
 
 __all__ = ["CHUNKED_FROM", "Capture", "Reread"]
@@ -71,6 +72,9 @@ class _Level:
     old: Entry | None
     moved: bool = False
     inode: int = 0
+    run: Run | None = None  # the leaf at hand, as long as everything in it is the same
+    runs: bool = False  # leaves may be taken over
+    passing: bool = False  # so far this directory is an entry of such a leaf
     new_before: int = 0  # how many entries were counted as new when the walk came here
     entries_before: int = 0  # and how many altogether
     beside: list[Entry] = field(default_factory=list)  # earlier versions that wait for their turn by name
@@ -127,6 +131,7 @@ class Capture:
         self._progress = progress
         self._reported = 0.0
         self._links = Links(worm=self._worm)
+        self._take_over_whole = TakeOver(writer, result, usable, self._uses_of)
         self._stack: list[_Level] = []
         self._scanner: Scanner | RemoteScanner
         self._asked: bytes | None = None
@@ -150,7 +155,7 @@ class Capture:
         self._roots = roots
         self._remote = remote
         known = self._baseline.directory(b"", self._gone)
-        self._stack = [_Level(Directory(b""), known, None)]
+        self._stack = [_Level(Directory(b""), known, None, runs=self._reread == "none")]
 
     def tree(self, scanner: Scanner | RemoteScanner, *, allow_empty: bool) -> None:
         """Take a local or remote tree; sources come in ascending order of name."""
@@ -162,6 +167,7 @@ class Capture:
     def finish(self) -> tuple[bytes, Place]:
         """Complete the root; returns its node's id and place, the latter to be asked of the writer after a flush."""
         level = self._stack[-1]
+        self._end_run(level, last=True)
         if level.known is not None:
             level.known.finish()
         root = self._complete(level)
@@ -211,6 +217,43 @@ class Capture:
 
     # --- what is known --------------------------------------------------------------------------
 
+    def same(self, name: bytes, stat: os.stat_result) -> bool:
+        """Whether a file is as it was, and so is all before it in its leaf; then nothing is to be done now."""
+        run = self._run_at(name, Kind.FILE)
+        return run is not None and stat.st_nlink == 1 and run.same(signature(stat))
+
+    def _run_at(self, name: bytes, kind: Kind) -> Run | None:
+        """The run of unchanged entries at hand, if this is the next one of them."""
+        level = self._stack[-1]
+        run = level.run
+        while True:
+            if run is None:
+                if not level.runs or level.known is None or level.beside:
+                    return None
+                run = level.run = self._take_over_whole.run(level.known, level.directory)
+                if run is None:
+                    return None
+            if run.names[run.at] == name:
+                return run if run.kinds[run.at] == kind else None
+            if not run.complete or level.known is None or not level.known.more:
+                return None
+            self._end_run(level)
+            run = None
+
+    def _end_run(self, level: _Level, *, last: bool = False) -> None:
+        """Take the leaf at hand over if all of it was the same, and add what there is of it if not.
+
+        Only at the end of a directory nothing can follow its last leaf; elsewhere one is complete if another follows.
+        """
+        run, level.run = level.run, None
+        if run is None or level.known is None:
+            return
+        if run.complete and (last or level.known.more):
+            self._take_over_whole.take(run, level.known, level.directory)
+            self._tick(level.directory.path)
+        else:
+            self._take_over_whole.give_up(run, level.known, level.directory)
+
     def unchanged(self, name: bytes, stat: os.stat_result) -> Entry | None:
         """The entry as it was stored, if nothing about the file has changed."""
         self._looked_ns = time.time_ns()
@@ -251,7 +294,6 @@ class Capture:
     def taken(self, entry: Entry) -> None:
         """A file that has not changed."""
         self.result.same += 1
-        self._use(entry)
         self._links.taken(entry)
         self._links.remember(entry)
         assert self._old is not None
@@ -265,12 +307,12 @@ class Capture:
         _copy_content(old, entry)
         entry.marks |= old.marks & Mark.SPARSE
         self._links.keep(entry, old)
-        self._use(entry)
         self._links.remember(entry)
         self._add(entry, self._signature())
 
     def _find(self, name: bytes) -> tuple[bytes, Entry] | None:
         if self._asked != name:
+            self._end_run(self._stack[-1])
             known = self._stack[-1].known
             self._asked = name
             self._old = known.find(name) if known is not None else None
@@ -311,9 +353,9 @@ class Capture:
     def _is_data(self, archive: int) -> bool:
         return self._catalog.kind_of(archive) == 1
 
-    def _use(self, entry: Entry) -> None:
-        if entry.has_content and entry.archive != NODE:
-            self._writer.use(self._uses(entry) or {})
+    def _uses_of(self, entry: Entry) -> Uses | None:
+        """Archives that an entry's content needs, for the writer; it knows itself what is in parts and new."""
+        return self._uses(entry) if entry.has_content and entry.archive != NODE else {}
 
     # --- what the scanner finds -----------------------------------------------------------------
 
@@ -321,6 +363,8 @@ class Capture:
         """A directory begins."""
         path = self._path(entry.name)
         above = self._stack[-1]
+        if self._enter_passing(entry, path, above):
+            return
         old = self._old_of(entry)
         known, moved = None, False
         if old is not None:
@@ -335,8 +379,36 @@ class Capture:
         before = SIGNATURE.unpack(self._old[0])[3] if old is not None and self._old is not None else 0
         directory = Directory(path, above.directory.replaced or inode != before)
         so_far = self.result
-        self._stack.append(_Level(directory, known, old, moved, inode, so_far.new, so_far.entries))
+        runs = above.runs and not moved and not directory.replaced
+        self._stack.append(
+            _Level(directory, known, old, moved, inode, runs=runs, new_before=so_far.new, entries_before=so_far.entries)
+        )
         self._asked = None
+
+    def _enter_passing(self, entry: Entry, path: bytes, above: _Level) -> bool:
+        """Go into a directory that may turn out to be the same, as everything before it in its leaf."""
+        run = self._run_at(entry.name, Kind.DIRECTORY)
+        if run is None:
+            return False
+        assert above.known is not None
+        known = self._baseline.directory(_join(above.known.path, entry.name), self._gone)
+        inode = self._scanner.stat.st_ino
+        replaced = above.directory.replaced or inode != run.inode
+        so_far = self.result
+        self._stack.append(
+            _Level(
+                Directory(path, replaced),
+                known,
+                None,
+                inode=inode,
+                runs=not replaced,
+                passing=True,
+                new_before=so_far.new,
+                entries_before=so_far.entries,
+            )
+        )
+        self._asked = None
+        return True
 
     def leave(self, entry: Entry) -> None:
         """A directory ends."""
@@ -346,9 +418,11 @@ class Capture:
             self._refuse_empty(entry, level)
             if not unread:
                 self._stack.append(level)  # what is carried over goes into this directory
+                self._end_run(level, last=True)
                 known.finish()
                 self._stack.pop()
-        inode = SIGNATURE.pack(0, 0, 0, level.inode)
+        if unread and self._worm and level.passing:
+            self._look_up(level, entry)
         if unread and self._worm and level.old is not None and level.old.child is not None:
             assert known is not None
             entry.marks |= Mark.WITHHELD
@@ -359,11 +433,24 @@ class Capture:
             self._catalog.note_new(entry.child, level.directory.path, self.result.new - level.new_before)
         self.result.directories += 1
         self._asked = None
-        self._add(entry, inode)
+        seen = facts_signature(entry, level.inode)
+        if level.passing:
+            run = self._stack[-1].run
+            if run is not None and entry.archive != NODE and run.same(seen):
+                self._count(entry)
+                return
+            self._look_up(level, entry)
+        self._add(entry, seen)
+
+    def _look_up(self, level: _Level, entry: Entry) -> None:
+        """What was taken for the same is not: look up what it was."""
+        level.passing = False
+        self._asked = None
+        level.old = self._old_of(entry)
 
     def _refuse_empty(self, entry: Entry, level: _Level) -> None:
         """A source that has become empty is more likely a disk that is not mounted than a deletion of everything."""
-        empty = not level.directory.entries and not level.directory.leaves
+        empty = not level.directory.entries and not level.directory.leaves and (level.run is None or not level.run.at)
         was_empty = level.known is None or level.known.empty
         if len(self._stack) == 1 and empty and not was_empty and not self._allow_empty:
             where = os.fsdecode(self._roots.get(entry.name) or self._remote[entry.name])
@@ -394,7 +481,7 @@ class Capture:
                 if own is not None:
                     seen, entry = own
                     entry.child, (entry.archive, entry.block, entry.piece) = self._writer.complete(here)
-                    self._writer.add(stack[-1][0], entry, seen)
+                    self._writer.add(stack[-1][0], entry, seen, {})
                 continue
             seen, entry = item
             self._count(entry)
@@ -411,8 +498,7 @@ class Capture:
             if entry.link_group is not None:
                 self._links.withhold(entry)
             self.result.same += 1
-            self._use(entry)
-            self._writer.add(here, entry, seen)
+            self._writer.add(here, entry, seen, self._uses_of(entry) or {})
 
     def small(self, entry: Entry, data: bytes) -> None:
         """A file with its whole content."""
@@ -422,14 +508,13 @@ class Capture:
             assert old is not None
             if not self._settle(entry, old, one, len(data)):
                 return
-        if one is not None:
-            self._store_whole(entry, data, one)
+        uses = self._store_whole(entry, data, one) if one is not None else {}
         self._links.keep(entry, old)
         self._links.remember(entry)
         self._classify(entry, old, content_same=old is not None and old.content_id == one)
-        self._add(entry, self._signature())
+        self._add(entry, self._signature(), uses)
 
-    def _store_whole(self, entry: Entry, data: bytes, one: bytes) -> None:
+    def _store_whole(self, entry: Entry, data: bytes, one: bytes) -> Uses:
         """Store a content as one piece, unless it was stored in parts before, in another mode."""
         entry.size, entry.content_id = len(data), one
         if len(data) > CHUNKED_FROM:
@@ -437,10 +522,9 @@ class Capture:
             uses = self._writer.known_uses(found[2]) if found is not None else {}
             if found is not None and found[0] == len(data) and all(map(self._usable, uses)):
                 entry.archive, entry.block, entry.piece = found[1]
-                self._writer.use(uses)
-                return
+                return uses
         _, (entry.archive, entry.block, entry.piece) = self._store.piece(data, one)
-        self._writer.use({entry.archive: entry.size})
+        return {entry.archive: entry.size}
 
     def stream(self, entry: Entry, reader: FileReader) -> None:
         """A big or sparse file."""
@@ -504,7 +588,6 @@ class Capture:
             if data:
                 entry.size = len(data)
                 entry.content_id, (entry.archive, entry.block, entry.piece) = self._store.piece(data)
-                self._writer.use({entry.archive: entry.size})
             return
         chunks = self._chunker.cut(_chain(head, source))
         parts = Parts(self._store, chunks, reading=self._reading if background else None, tick=lambda: self._tick(path))
@@ -521,7 +604,6 @@ class Capture:
         if first is not None:
             _copy_content(first, entry)
             entry.marks = first.marks
-            self._use(entry)
         elif entry.size:
             self._problem(self._path(entry.name), "unreadable", "another name of this file was not stored")
             entry.marks |= Mark.UNREADABLE
@@ -537,13 +619,19 @@ class Capture:
 
     def other(self, entry: Entry) -> None:
         """What has no content to read, or whose content cannot be read."""
+        seen = facts_signature(entry)
+        run = self._run_at(entry.name, entry.kind) if entry.kind != Kind.FILE else None
+        if run is not None and run.same(seen):
+            self.result.same += 1
+            self._count(entry)
+            return
         old = self._old_of(entry)
         if entry.marks & Mark.UNREADABLE and self._keep_old(old):
             return
         same = old is not None and not entry.marks & Mark.UNREADABLE
         self._links.keep(entry, old)
         self._classify(entry, old, content_same=same)
-        self._add(entry, UNTRUSTED)
+        self._add(entry, seen)
 
     def _keep_old(self, old: Entry | None) -> bool:
         """WORM: a file that cannot be read keeps the content that it had."""
@@ -551,7 +639,6 @@ class Capture:
             return False
         old.marks |= Mark.WITHHELD
         self._links.withhold(old)
-        self._use(old)
         self.result.same += 1
         self._add(old, UNTRUSTED)
         return True
@@ -603,7 +690,6 @@ class Capture:
         else:
             old.marks |= Mark.WITHHELD
         self._links.withhold(old)
-        self._use(old)
         self.result.same += 1
         entry.link_group = None  # the content was not taken: the next name of the file is read again, and asked about
         self._add(old, UNTRUSTED)
@@ -620,16 +706,14 @@ class Capture:
                 path = _join(level.directory.path, kept.name)
                 self._problem(path, "name", "an earlier version should stand here: its name is taken")
                 continue
-            self._use(kept)
             self._count(kept)
-            self._writer.add(level.directory, kept, UNTRUSTED)
+            self._writer.add(level.directory, kept, UNTRUSTED, self._uses_of(kept) or {})
 
     # --- what is gone ---------------------------------------------------------------------------
 
     def _gone(self, directory: bytes, entry: Entry) -> None:
         """An entry of the baseline that was not found where it was."""
         if entry.marks & Mark.KEPT and self._places_hold(entry):
-            self._use(entry)
             self._add(entry, UNTRUSTED)
             return
         path = _join(directory, entry.name)
@@ -637,8 +721,8 @@ class Capture:
 
     # --- putting in -----------------------------------------------------------------------------
 
-    def _add(self, entry: Entry, seen: bytes) -> None:
-        """Put an entry into the directory at hand."""
+    def _add(self, entry: Entry, seen: bytes, uses: Uses | None = None) -> None:
+        """Put an entry into the directory at hand; what its content uses is found out if it is not given."""
         name = entry.name
         if not -_TIME_LIMIT <= entry.mtime_ns < _TIME_LIMIT:
             self._problem(self._path(name), "times", "its time lies outside of 1677 to 2262")
@@ -650,7 +734,7 @@ class Capture:
         if level.beside:
             self._put_beside(level, name, entry)
         self._count(entry)
-        self._writer.add(level.directory, entry, seen)
+        self._writer.add(level.directory, entry, seen, (self._uses_of(entry) or {}) if uses is None else uses)
         if not self.result.entries & 63:
             self._tick(name)
 

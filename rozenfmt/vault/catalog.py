@@ -25,7 +25,7 @@ from rozenfmt.format.nodes import Entry, Node
 
 __all__ = ["SIGNATURE", "Catalog", "CatalogDamaged", "Leaf", "Place", "SetState", "signature"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _BUSY_SECONDS: Final = 120
 _FRESH: Final = 100_000  # pieces held in memory, about 25 MB, before they go to a temporary table
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "fuse.sshfs", "glusterfs"})
@@ -34,6 +34,8 @@ Place = tuple[int, int, int]
 
 SIGNATURE: Final = struct.Struct("<QqqQ")
 """Size, mtime, ctime (nanoseconds) and inode of an entry; all zero if it is not to be trusted."""
+
+_LEAF: Final = "first, signatures, node, place, uses, size, top"
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -47,7 +49,7 @@ CREATE TABLE IF NOT EXISTS nodes (key BLOB PRIMARY KEY, archive INTEGER, block I
 CREATE TABLE IF NOT EXISTS sets (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, snapshot BLOB, foot BLOB,
     sequence INTEGER, root BLOB, leans INTEGER, entries INTEGER, bytes INTEGER, mode INTEGER);
 CREATE TABLE IF NOT EXISTS leaves (set_number INTEGER, path BLOB, first BLOB, signatures BLOB, node BLOB,
-    PRIMARY KEY (set_number, path, first)) WITHOUT ROWID;
+    place BLOB, uses BLOB, size INTEGER, top BLOB, PRIMARY KEY (set_number, path, first)) WITHOUT ROWID;
 """
 
 _TEMPORARY: Final = """
@@ -56,8 +58,9 @@ CREATE TEMP TABLE fresh_pieces (id BLOB PRIMARY KEY, archive INTEGER, block INTE
 CREATE TEMP TABLE fresh_contents (id BLOB PRIMARY KEY, size INTEGER, archive INTEGER, block INTEGER, piece INTEGER,
     uses BLOB) WITHOUT ROWID;
 CREATE TEMP TABLE fresh_nodes (key BLOB PRIMARY KEY, archive INTEGER, block INTEGER, piece INTEGER) WITHOUT ROWID;
-CREATE TEMP TABLE fresh_leaves (path BLOB, first BLOB, signatures BLOB, node BLOB, PRIMARY KEY (path, first))
-    WITHOUT ROWID;
+CREATE TEMP TABLE fresh_leaves (path BLOB, first BLOB, signatures BLOB, node BLOB, place BLOB, uses BLOB,
+    size INTEGER, top BLOB, PRIMARY KEY (path, first)) WITHOUT ROWID;
+CREATE TEMP TABLE fresh_tops (path BLOB, first BLOB, top BLOB);
 CREATE TEMP TABLE gone_leaves (path BLOB, first BLOB);
 CREATE TEMP TABLE gone_trees (path BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TEMP TABLE inodes (inode INTEGER PRIMARY KEY, path BLOB, first BLOB, position INTEGER) WITHOUT ROWID;
@@ -97,11 +100,25 @@ class SetState:
 
 @dataclass(slots=True)
 class Leaf:
-    """A leaf of a directory as it was: signatures, one for each entry, and the stored row's node."""
+    """A leaf of a directory as it was.
+
+    Attributes:
+        first: Name of its first entry.
+        signatures: One for each entry.
+        node: Its node, with local archive numbers.
+        place: Its id, where it is stored, and its length there; empty if that is not known.
+        uses: Archives that its entries refer to, with bytes.
+        size: Bytes of its entries' contents.
+        top: In the first of several leaves: the node that holds them all, and how many they are.
+    """
 
     first: bytes
     signatures: bytes
     node: bytes
+    place: bytes = b""
+    uses: bytes = b""
+    size: int = 0
+    top: bytes = b""
 
     def entries(self) -> list[Entry]:
         """Its entries; archive numbers are local ones."""
@@ -366,18 +383,20 @@ class Catalog:
         # another process has written.
         at, start = ">=", b""
         while rows := self._db.execute(
-            "SELECT first, signatures, node FROM main.leaves WHERE set_number = ? AND path = ? "  # noqa: S608
+            f"SELECT {_LEAF} FROM main.leaves WHERE set_number = ? AND path = ? "  # noqa: S608
             f"AND first {at} ? ORDER BY first LIMIT 4",
             (set_number, path, start),
         ).fetchall():
             for row in rows:
                 yield Leaf(*row)
+            if len(rows) < 4:
+                return
             at, start = ">", rows[-1][0]
 
     def leaf_of(self, set_number: int, path: bytes, name: bytes) -> Leaf | None:
         """The leaf of a directory in which a name would be."""
         row = self._db.execute(
-            "SELECT first, signatures, node FROM main.leaves WHERE set_number = ? AND path = ? AND first <= ? "
+            f"SELECT {_LEAF} FROM main.leaves WHERE set_number = ? AND path = ? AND first <= ? "  # noqa: S608
             "ORDER BY first DESC LIMIT 1",
             (set_number, path, name),
         ).fetchone()
@@ -389,7 +408,7 @@ class Catalog:
         for first, last in ((path, path + b"\0"), (low, high)) if path else ((low, high),):
             at, start = ">=", (first, b"")
             while rows := self._db.execute(
-                "SELECT path, first, signatures, node FROM main.leaves WHERE set_number = ? "  # noqa: S608
+                f"SELECT path, {_LEAF} FROM main.leaves WHERE set_number = ? "  # noqa: S608
                 f"AND path < ? AND (path, first) {at} (?, ?) ORDER BY path, first LIMIT 16",
                 (set_number, last, *start),
             ).fetchall():
@@ -399,9 +418,11 @@ class Catalog:
 
     def add_leaf(self, path: bytes, leaf: Leaf) -> None:
         """Note a leaf of the snapshot that is being made."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO fresh_leaves VALUES (?, ?, ?, ?)", (path, leaf.first, leaf.signatures, leaf.node)
-        )
+        self._db.execute("INSERT OR REPLACE INTO fresh_leaves VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path, *_columns(leaf)))
+
+    def set_top(self, path: bytes, first: bytes, top: bytes) -> None:
+        """Note the node that holds all leaves of a directory, of which the first begins with ``first``."""
+        self._db.execute("INSERT INTO fresh_tops VALUES (?, ?, ?)", (path, first, top))
 
     def drop_leaf(self, path: bytes, first: bytes) -> None:
         """A leaf is no more: its directory is cut otherwise now."""
@@ -455,8 +476,12 @@ class Catalog:
                 [(state.number, *row) for row in db.execute("SELECT path, first FROM gone_leaves").fetchall()],
             )
             db.execute(
-                "INSERT OR REPLACE INTO main.leaves SELECT ?, path, first, signatures, node FROM fresh_leaves",
+                f"INSERT OR REPLACE INTO main.leaves SELECT ?, path, {_LEAF} FROM fresh_leaves",  # noqa: S608
                 (state.number,),
+            )
+            db.executemany(
+                "UPDATE main.leaves SET top = ? WHERE set_number = ? AND path = ? AND first = ?",
+                [(top, state.number, path, first) for path, first, top in db.execute("SELECT * FROM fresh_tops")],
             )
             db.execute(
                 "UPDATE sets SET snapshot = ?, foot = ?, sequence = ?, root = ?, leans = ?, entries = ?, bytes = ?, "
@@ -471,8 +496,8 @@ class Catalog:
         """Drop what was noted for a snapshot that is not made after all; stored data archives stay known."""
         self._pieces.clear()
         for table in (
-            *("fresh_pieces", "fresh_contents", "fresh_nodes", "fresh_leaves", "gone_leaves", "gone_trees"),
-            *("inodes", "new_things", "gone_things"),
+            *("fresh_pieces", "fresh_contents", "fresh_nodes", "fresh_leaves", "fresh_tops"),
+            *("gone_leaves", "gone_trees", "inodes", "new_things", "gone_things"),
         ):
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608
 
@@ -481,8 +506,8 @@ class Catalog:
     def rebuilt_leaf(self, set_number: int, path: bytes, leaf: Leaf) -> None:
         """Note a leaf for ``replace_all``."""
         self._db.execute("CREATE TEMP TABLE IF NOT EXISTS rebuilt AS SELECT * FROM main.leaves WHERE 0")
-        row = (set_number, path, leaf.first, leaf.signatures, leaf.node)
-        self._db.execute("INSERT INTO rebuilt VALUES (?, ?, ?, ?, ?)", row)
+        row = (set_number, path, *_columns(leaf))
+        self._db.execute("INSERT INTO rebuilt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def replace_all(self, lengths: Mapping[int, int], sets: Iterable[tuple[SetState, int]]) -> None:
         """Forget everything, and take over what was noted; all of it or, when interrupted, nothing.
@@ -553,7 +578,7 @@ class Catalog:
             "ON l.set_number = ? AND l.path = i.path AND l.first = i.first WHERE i.inode = ?",
             (set_number, inode - (1 << 63)),
         ).fetchone()
-        return None if row is None else (row[0], Leaf(row[1], row[2], row[3]), row[4])
+        return None if row is None else (row[0], Leaf(*row[1:4]), row[4])
 
     def note_new(self, one: bytes, path: bytes, files: int = 1) -> None:
         """Something new: its content or node id, its path, and how many entries were counted as new for it."""
@@ -608,6 +633,10 @@ class Catalog:
             left = sorted(path for paths in by_name.values() for path in paths)
             found += [(old, path, kind, files[path]) for (old, kind), path in zip(rest, left, strict=False)]
         return found
+
+
+def _columns(leaf: Leaf) -> tuple[bytes | int, ...]:
+    return leaf.first, leaf.signatures, leaf.node, leaf.place, leaf.uses, leaf.size, leaf.top
 
 
 class _Transaction:

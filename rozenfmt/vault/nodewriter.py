@@ -43,6 +43,8 @@ Uses = dict[int, int]
 _PENDING: Final = 1024 * 1024
 _ATTRIBUTE_CACHE: Final = 4_096
 _PLACE: Final = struct.Struct("<qqI")
+_NODE: Final = struct.Struct("<32sqqII")  # id, archive, block, piece, length of the logical record
+_COUNT: Final = struct.Struct("<I")
 _USE: Final = struct.Struct("<QQ")
 _XATTR_KEY: Final = b"extended attributes"
 
@@ -75,6 +77,9 @@ class Directory:
         signatures: One for each of them.
         leaves: Leaves cut so far.
         firsts: First names of all leaves, for the catalog.
+        uses: Archives that entries in no leaf yet refer to, with bytes.
+        taken: How many of the leaves were taken over.
+        top: What the catalog has of the node above all leaves, if the first of them was taken over.
         replaced: It is not the directory that was here before, or is below such a one: the catalog's rows of
             this path may be dropped, as those of one that was moved away.
     """
@@ -85,6 +90,9 @@ class Directory:
     signatures: list[bytes] = field(default_factory=list)
     leaves: list[InnerNode] = field(default_factory=list)
     firsts: set[bytes] = field(default_factory=set)
+    uses: Uses = field(default_factory=dict)
+    taken: int = 0
+    top: bytes = b""
     name_bytes: int = 0
 
 
@@ -98,6 +106,9 @@ class _Pending:
     children: Sequence[Place] = ()
     attributes: Sequence[Place] = ()
     leaf: tuple[bytes, bytes, bytes, bool] | None = None  # path, first name, signatures, replaced
+    uses: Uses = field(default_factory=dict)
+    contents: int = 0  # bytes of the contents that a leaf refers to
+    top: tuple[bytes, bytes, int] | None = None  # path and first name of the directory, and its leaves
     parts: list[Part] | None = None  # of a part table; the logical record is made when it is placed
     inner: bool = False
     content_id: bytes = b""
@@ -264,14 +275,20 @@ class NodeWriter:
 
     # --- directories ----------------------------------------------------------------------------
 
-    def add(self, directory: Directory, entry: Entry, signature: bytes) -> None:
+    def add(self, directory: Directory, entry: Entry, signature: bytes, uses: Uses) -> None:
         """Put an entry into a directory, after those before it in order of name.
 
-        That its content is used is for the caller to say (``use``), unless the place is a table of this run.
+        Args:
+            directory: The directory.
+            entry: The entry.
+            signature: For the catalog.
+            uses: What its content uses; nothing if its place is a table of this run.
         """
         directory.entries.append(entry)
         directory.signatures.append(signature)
         directory.name_bytes += len(entry.name)
+        for archive, size in uses.items():
+            directory.uses[archive] = directory.uses.get(archive, 0) + size
         if leaf_ends(len(directory.entries), directory.name_bytes, entry.name):
             self._cut(directory)
 
@@ -293,10 +310,40 @@ class NodeWriter:
             [(e.archive, e.block, e.piece) for e in entries if e.kind == Kind.DIRECTORY],
             [(e.xattr_archive, *e.xattr_ref[1:]) for e in entries if e.xattr_ref is not None],
             leaf=(directory.path, first, b"".join(directory.signatures), directory.replaced),
+            uses=directory.uses,
+            contents=sum([e.size for e in entries if e.has_content]),
         )
-        directory.entries, directory.signatures, directory.name_bytes = [], [], 0
+        directory.entries, directory.signatures, directory.name_bytes, directory.uses = [], [], 0, {}
         self._push(pending, len(logical))
         return crypto.digest(logical), pending.handle
+
+    @property
+    def reuses(self) -> bool:
+        """Whether nodes of older archives are taken over."""
+        return self._reuse
+
+    @staticmethod
+    def archives_of(leaf: Leaf) -> list[int]:
+        """The archives that a leaf of the catalog needs, its own first."""
+        return [_NODE.unpack(leaf.place)[1], *(archive for archive, _ in _USE.iter_unpack(leaf.uses))]
+
+    def take(self, directory: Directory, leaf: Leaf, entries: int) -> None:
+        """Take a leaf of the snapshot before over into a directory, as it is; it begins where none is open.
+
+        Args:
+            directory: The directory.
+            leaf: The leaf, with its place; everything that it needs may be referred to.
+            entries: How many it has.
+        """
+        one, archive, block, piece, length = _NODE.unpack(leaf.place)
+        self.use(dict(_USE.iter_unpack(leaf.uses)))
+        self._use(archive, length)
+        self._directories_in.add(archive)
+        if not directory.leaves:
+            directory.top = leaf.top
+        directory.taken += 1
+        directory.firsts.add(leaf.first)
+        directory.leaves.append(InnerNode(leaf.first, entries, one, block, piece, archive))
 
     def complete(self, directory: Directory) -> tuple[bytes, Place]:
         """Make a directory's topmost node; returns its id and place."""
@@ -306,14 +353,31 @@ class NodeWriter:
         if directory.entries:
             self._cut(directory)
         children = directory.leaves
+        if len(children) == 1:
+            return _place_of(children[0])
+        known = self._known_top(directory)
+        if known is not None:
+            return known
+        top = (directory.path, children[0].first_name, len(children)) if len(children) <= CHILDREN_MOST else None
         while len(children) > CHILDREN_MOST:
             children = [self._inner(group) for group in child_groups(children)]
-        top = children[0] if len(children) == 1 else self._inner(children)
-        return top.id, (NODE, top.block, 0)
+        return _place_of(self._inner(children, top) if len(children) > 1 else children[0])
 
-    def _inner(self, children: list[InnerNode]) -> InnerNode:
+    def _known_top(self, directory: Directory) -> tuple[bytes, Place] | None:
+        """The node above all leaves, if they were all taken over."""
+        if directory.taken != len(directory.leaves) or not directory.top:
+            return None
+        one, archive, block, piece, length = _NODE.unpack_from(directory.top)
+        if _COUNT.unpack_from(directory.top, _NODE.size)[0] != directory.taken or not self._usable(archive):
+            return None
+        self._use(archive, length)
+        self._directories_in.add(archive)
+        return one, (archive, block, piece)
+
+    def _inner(self, children: list[InnerNode], top: tuple[bytes, bytes, int] | None = None) -> InnerNode:
         logical = nodes.inner_record(children)
-        pending = _Pending(self._handle(), logical, [(NODE, c.block, 0) for c in children], inner=True)
+        places = [_place_of(child)[1] for child in children]
+        pending = _Pending(self._handle(), logical, places, inner=True, top=top)
         self._push(pending, len(logical))
         count = sum(child.entries for child in children)
         return InnerNode(children[0].first_name, count, crypto.digest(logical), pending.handle, 0, NODE)
@@ -334,7 +398,7 @@ class NodeWriter:
         self._live[archive] = self._live.get(archive, 0) + size
 
     def use(self, uses: Uses) -> None:
-        """Count what a content in parts uses that was stored before."""
+        """Count what is referred to."""
         for archive, size in uses.items():
             self._use(archive, size)
 
@@ -364,9 +428,10 @@ class NodeWriter:
 
     def _place_directory(self, pending: _Pending) -> None:
         if pending.inner:  # children of inner nodes are leaves or inner nodes of the same directory
-            content, children = [self._places.pop(place[1]) for place in pending.content], []
+            content = [self._places.pop(place[1]) if place[0] == NODE else place for place in pending.content]
+            children = []
         else:
-            content = [self._resolve_content(place) for place in pending.content]
+            content = [self._resolve_content(place, pending.uses) for place in pending.content]
             children = [self._child(place) for place in pending.children]
         attributes = [self._resolve_attributes(place) for place in pending.attributes]
         place = self._place(pending.logical, content, children, attributes)
@@ -374,13 +439,20 @@ class NodeWriter:
         self._directories_in.add(place[0])
         self._use(place[0], len(pending.logical))
         for one in attributes:
-            self._use(one[0], 0)
+            pending.uses.setdefault(one[0], 0)
+        self.use(pending.uses)
+        if pending.top is not None:
+            path, first, count = pending.top
+            where = _NODE.pack(crypto.digest(pending.logical), *place, len(pending.logical))
+            self._catalog.set_top(path, first, where + _COUNT.pack(count))
         if pending.leaf is not None:
             path, first, signatures, replaced = pending.leaf
             stored = nodes.join_node(pending.logical, nodes.vault_hints(content, children, attributes))
+            where = _NODE.pack(crypto.digest(pending.logical), *place, len(pending.logical))
+            leaf = Leaf(first, signatures, stored, where, pack_uses(pending.uses), pending.contents)
             old = None if replaced else self._catalog.leaf_of(self._set, path, first)
-            if old is None or (old.first, old.signatures, old.node) != (first, signatures, stored):
-                self._catalog.add_leaf(path, Leaf(first, signatures, stored))
+            if old is None or replace(old, top=b"") != leaf:
+                self._catalog.add_leaf(path, leaf)
 
     def _child(self, place: Place) -> Place:
         if place[0] != NODE:  # a subtree that was taken over whole
@@ -388,10 +460,11 @@ class NodeWriter:
             return place
         return self._places.pop(place[1])
 
-    def _resolve_content(self, place: Place) -> Place:
+    def _resolve_content(self, place: Place, uses: Uses) -> Place:
         if place[0] == NODE:
-            found, uses = self._tables[place[1]]
-            self.use(uses)
+            found, more = self._tables[place[1]]
+            for archive, size in more.items():
+                uses[archive] = uses.get(archive, 0) + size
             return found
         return self._store.resolve(place)
 
@@ -464,3 +537,7 @@ class NodeWriter:
 
     def _draft(self, block_type: bytes, body: Any) -> None:
         self._output.submit(Draft(block_type, BlockRecord(), records.encode(body)))
+
+
+def _place_of(node: InnerNode) -> tuple[bytes, Place]:
+    return node.id, (node.archive, node.block, node.piece)
