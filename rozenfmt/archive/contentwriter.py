@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rozenfmt.errors import ArchiveError, BlockError, StorageError
 from rozenfmt.format import crypto
-from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.blocks import Block, cut_pieces, piece_digest
 from rozenfmt.format.nodes import Entry
 
 from .fetch import Fetcher
@@ -74,7 +74,7 @@ class ContentWriter:
         self._prepare = prepare
         self._lose = lose
         self._tick = tick
-        self._fetcher = Fetcher(tree, workers)
+        self._fetcher = Fetcher(tree, workers, digests=True)
         self._id_key: bytes | None = None  # of one archive, or of the host whose archives all of them are
         self._writing: _Writing | None = None
 
@@ -121,7 +121,7 @@ class ContentWriter:
             self._tree.require_read(number)
         pieces = cut_pieces(block) if block.type == block_type and block.opened else []
         data = pieces[piece] if piece < len(pieces) else memoryview(b"")
-        if len(data) != length or crypto.content_id(self._id_key, crypto.digest(data), length) != expected:
+        if len(data) != length or crypto.content_id(self._id_key, piece_digest(block, piece), length) != expected:
             msg = "a content is not the one that its id names: the file is not restored"
             raise BlockError(msg, object=self._tree.object_name(number), block=block.sequence, clause="6.2")
         return data
