@@ -90,7 +90,7 @@ class PassingContents:
             self._sorter.add(_ROW.pack(*waiting, hole))
 
     def take(self, archive: int, block: Block) -> None:
-        """Look at the next block that is right."""
+        """Look at the next block that is right, a ``PACK``."""
         if self._rows is None:
             self._rows = iter(self._sorter)
             self._next = next(self._rows, b"")
@@ -99,7 +99,7 @@ class PassingContents:
         copies: dict[int, _Piece] = {}
         for content, part, piece, length, before, behind in self._due(archive, block.sequence):
             one = self._one(content)
-            pieces = cut_pieces(block) if block.type == b"PACK" else []
+            pieces = cut_pieces(block)
             if one is None or piece >= len(pieces) or len(pieces[piece]) != length:
                 self._give_up(content)
             elif part == one.parts:

@@ -143,6 +143,7 @@ class TreeVerifier:
                 self._held.extend(
                     _ROW.pack(number, block.sequence, at, one, len(pieces[at])) for at, one in enumerate(ids)
                 )
+            if block.type == b"PACK":
                 self._passing.take(number, block)
 
         return hold
