@@ -20,7 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "code_pages",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "explanation/speed"]  # the latter is included in speed.md
 html_theme = "furo"
 html_title = f"rozenfmt {release}"
 nitpicky = True

@@ -103,6 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     state = State(Output(json="--json" in given), debug="--debug" in given)
     _prepare_streams()
     _keep_memory()
+    _collect_seldom()
     with _signals():
         try:
             code = _guarded(given, state)
@@ -223,6 +224,16 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _collect_seldom() -> None:
+    """Look for cycles less often: of many small objects that live on, hardly any are in one.
+
+    It concerns the whole process, so only a program does it (measured: a tenth of a first backup's time).
+    """
+    import gc
+
+    gc.set_threshold(100_000, 20, 100)
 
 
 def _keep_memory() -> None:

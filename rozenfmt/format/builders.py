@@ -63,14 +63,14 @@ class PiecesBuilder:
         """Pieces so far."""
         return len(self._pieces)
 
-    def fits(self, size: int) -> bool:
-        """Whether a piece of ``size`` bytes may still be added without going over the target.
+    def fits(self, size: int, count: int = 1) -> bool:
+        """Whether ``count`` pieces of ``size`` bytes may still be added without going over the target.
 
         An empty block takes any piece up to the format's limit.
         """
-        if not self._pieces:
+        if not self._pieces and count == 1:
             return size <= MAX_DECODED
-        return self.size + size <= self._target and len(self._pieces) < MAX_PIECES
+        return self.size + size <= self._target and len(self._pieces) + count <= MAX_PIECES
 
     def add(self, piece: bytes | bytearray | memoryview) -> int:
         """Append a piece and return its number.
@@ -78,17 +78,26 @@ class PiecesBuilder:
         Raises:
             UsageError: It is empty, does not fit, or the block was sealed already.
         """
-        size = len(piece)
-        if not size:
+        self.extend((piece,))
+        return len(self._pieces) - 1
+
+    def extend(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Append pieces, all or none.
+
+        Raises:
+            UsageError: One is empty, they do not fit, or the block was sealed already.
+        """
+        sizes = list(map(len, pieces))
+        if not all(sizes):
             msg = "a piece of no bytes"
             raise UsageError(msg)
-        if not self.fits(size):
-            msg = f"a piece of {size} bytes does not fit the block any more"
+        if not self._machine.allows(PiecesEvent.ADD) or not self.fits(sum(sizes), len(sizes)):
+            self._machine.step(PiecesEvent.ADD)
+            msg = f"{len(sizes)} pieces of {sum(sizes)} bytes do not fit the block any more"
             raise UsageError(msg)
         self._machine.step(PiecesEvent.ADD)
-        self._pieces.append(piece)
-        self.size += size
-        return len(self._pieces) - 1
+        self._pieces += pieces
+        self.size += sum(sizes)
 
     def seal(self) -> Draft:
         """Close the block.

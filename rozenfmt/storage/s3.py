@@ -135,6 +135,10 @@ class S3Storage:
         self.conditional: bool | None = None
         self._endpoint: str | None = None
         self._part_rate: float | None = None  # bytes per second of one connection, as parts showed
+        # Whether parts are answered with the MD5 of what arrived: then this is compared, and the header that would
+        # have the server compare it is left out, since hashing twice is the half of what some servers do for a part.
+        # Only without TLS, in one's own network: elsewhere the line is slower.
+        self.answers_md5: bool | None = None
         # Whether a part that is sent again with other bytes replaces the first one; None until it was tried.
         self.replaces_parts: bool | None = None
 
@@ -438,6 +442,13 @@ class S3Storage:
             return await self._body(answer, start, length)
 
         return await acall(self.retry, once, is_transient)
+
+    def saw_md5(self, found: bool) -> None:  # noqa: FBT001 - the one thing that was seen
+        """Whether a part was answered with the MD5 of what arrived; once it was not, it is never counted on."""
+        if not found:
+            self.answers_md5 = False
+        elif self.answers_md5 is None and (self._endpoint or "").startswith("http:"):
+            self.answers_md5 = True
 
     def part_took(self, size: int, seconds: float) -> None:
         """A part was accepted after so many seconds: the next uploads choose their parts by it."""

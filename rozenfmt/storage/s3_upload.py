@@ -55,6 +55,8 @@ _MD5_OF_PARTS: Final = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _PRECONDITION_FAILED: Final = 412
 _NOT_IMPLEMENTED: Final = 501
 _NOT_ALLOWED: Final = 405
+# What servers answer that insist on Content-MD5: for objects that are to be locked, for example.
+_MD5_WANTED: Final = frozenset({"InvalidRequest", "InvalidDigest", "MissingContentMD5"})
 # What servers answer that know the header If-None-Match for GET only.
 _HEADER_REFUSED: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest"})
 
@@ -571,19 +573,20 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
     # In a thread: it takes longer than all else that is done with these bytes.
     digest = await asyncio.to_thread(_md5, data)
 
+    arguments = {"Bucket": storage.bucket, "Key": key, "UploadId": upload_id, "PartNumber": number}
+
     async def once() -> str:
         started = time.monotonic()
-        answer = await storage.send(
-            "upload_part",
-            {
-                "Bucket": storage.bucket,
-                "Key": key,
-                "UploadId": upload_id,
-                "PartNumber": number,
-                "Body": io.BytesIO(data),
-                "ContentMD5": base64.b64encode(digest).decode(),
-            },
-        )
+        checked = {"ContentMD5": base64.b64encode(digest).decode()}
+        try:
+            more = {} if storage.answers_md5 else checked
+            answer = await storage.send("upload_part", {**arguments, **more, "Body": io.BytesIO(data)})
+        except Exception as error:
+            if not storage.answers_md5 or code_of(error)[0] not in _MD5_WANTED:
+                raise
+            storage.answers_md5 = False
+            answer = await storage.send("upload_part", {**arguments, **checked, "Body": io.BytesIO(data)})
+        storage.saw_md5(_MD5.fullmatch(_etag(answer)) is not None)
         _compare_md5(answer, digest, f"part {number}")
         storage.part_took(len(data), time.monotonic() - started)
         return str(answer["ETag"])

@@ -64,6 +64,7 @@ _ANSWERS: Final = {
     "skip": Answer.SKIP,
 }
 _PLAN_SECONDS: Final = 0.5
+_PLAN_FILES: Final = 20_000
 
 T = TypeVar("T")
 
@@ -322,6 +323,7 @@ class _Run:
             set_number=state.number,
             usable=self._is_usable,
             reuse=state.leans <= _LEAN_ON,
+            knows=baseline.known,
             numbered=numbered,
         )
         if found is None:
@@ -441,7 +443,7 @@ class _Run:
             skip_caches=job.skip_caches,
             name=source.name,
             small_limit=capture.small_limit(),
-            known=capture,
+            known=capture if capture.knows else None,
             links=self._links,
         )
         try:
@@ -602,11 +604,14 @@ def _half(rows: tuple[T, ...] | None) -> tuple[T, ...] | None:
 
 
 def _is_big(sources: Iterable[Source], target: int) -> bool:
-    """Whether a first backup will fill at least one data archive: a quick look, given up when it takes long."""
+    """Whether a first backup will fill at least one data archive: a quick look, given up when it takes long.
+
+    Where that many files together have a quarter of it, the rest is taken for granted.
+    """
     if any(source.kind is not SourceKind.LOCAL for source in sources):
         return False
     deadline = time.monotonic() + _PLAN_SECONDS
-    total = 0
+    total = files = 0
     for source in sources:
         stack = [source.path]
         while stack:
@@ -617,12 +622,13 @@ def _is_big(sources: Iterable[Source], target: int) -> bool:
                             stack.append(os.fsencode(item.path))
                         elif item.is_file(follow_symlinks=False):
                             total += item.stat(follow_symlinks=False).st_size
+                            files += 1
             except NotADirectoryError:
                 total += os.path.getsize(source.path)
             except OSError:
                 continue  # the scan will report it
-            if total >= target:
-                return True
+            if total >= target or files >= _PLAN_FILES:
+                return total >= target // 4
             if time.monotonic() > deadline:
                 return False
     return False

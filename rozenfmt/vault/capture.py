@@ -160,6 +160,7 @@ class Capture:
     def tree(self, scanner: Scanner | RemoteScanner, *, allow_empty: bool) -> None:
         """Take a local or remote tree; sources come in ascending order of name."""
         self._allow_empty = allow_empty
+        self._looked_ns = time.time_ns()
         self._asked = None
         self._scanner = scanner
         scanner.run(self)
@@ -320,6 +321,8 @@ class Capture:
 
     def _old_of(self, entry: Entry) -> Entry | None:
         """The baseline's entry of this name; one of another kind is gone, and this one is new."""
+        if not self._baseline.known:
+            return None
         found = self._find(entry.name)
         if found is None:
             return None
@@ -359,8 +362,14 @@ class Capture:
 
     # --- what the scanner finds -----------------------------------------------------------------
 
+    @property
+    def knows(self) -> bool:
+        """Whether there is anything to compare files with."""
+        return self._baseline.known
+
     def enter(self, entry: Entry) -> None:
         """A directory begins."""
+        self._looked_ns = time.time_ns()  # before any of its files are looked at
         path = self._path(entry.name)
         above = self._stack[-1]
         if self._enter_passing(entry, path, above):
@@ -412,6 +421,7 @@ class Capture:
 
     def leave(self, entry: Entry) -> None:
         """A directory ends."""
+        self._looked_ns = time.time_ns()
         level = self._stack.pop()
         known, unread = level.known, entry.marks & Mark.UNREADABLE
         if known is not None:
@@ -509,8 +519,9 @@ class Capture:
             if not self._settle(entry, old, one, len(data)):
                 return
         uses = self._store_whole(entry, data, one) if one is not None else {}
-        self._links.keep(entry, old)
-        self._links.remember(entry)
+        if entry.link_group is not None:
+            self._links.keep(entry, old)
+            self._links.remember(entry)
         self._classify(entry, old, content_same=old is not None and old.content_id == one)
         self._add(entry, self._signature(), uses)
 

@@ -17,6 +17,7 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -216,6 +217,15 @@ class Catalog:
             else:
                 return
 
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """One transaction over temporary tables, which waits for no other process."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     def put_aside(self) -> None:
         """Give a damaged file another name, with what belongs to it."""
         self.close()
@@ -290,13 +300,19 @@ class Catalog:
 
     def complete_data(self, number: int, length: int) -> None:
         """A data archive is whole and stored: what was put into it may be referred to."""
-        self._flush_pieces()
+        # In order of id: rows at random places cost several times as much.
+        rows = sorted((one, *rest) for one, rest in self._pieces.items() if rest[0] == number)
         with self._transaction():
             self._db.execute("UPDATE archives SET length = ? WHERE number = ?", (length, number))
             self._db.execute(
-                "INSERT OR REPLACE INTO pieces SELECT * FROM fresh_pieces WHERE archive = ? ORDER BY id", (number,)
+                "INSERT OR REPLACE INTO main.pieces SELECT * FROM fresh_pieces WHERE archive = ? ORDER BY id", (number,)
             )
-        self._db.execute("DELETE FROM fresh_pieces WHERE archive = ?", (number,))
+            self._db.executemany("INSERT OR REPLACE INTO main.pieces VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.execute("DELETE FROM fresh_pieces WHERE archive = ?", (number,))
+        for row in rows:
+            del self._pieces[row[0]]
+        if "main.pieces" not in self._tables:
+            self._tables.insert(0, "main.pieces")
 
     def forget_archives(self, numbers: Iterable[int]) -> None:
         """Archives are missing in the storage: nothing may be taken from them any more."""
@@ -318,7 +334,7 @@ class Catalog:
         rows = ((one, *rest) for one, rest in sorted(self._pieces.items()))
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO fresh_pieces VALUES (?, ?, ?, ?, ?)", rows)
-        self._tables = ["main.pieces", "fresh_pieces"]
+        self._tables = [*(table for table in self._tables if table != "fresh_pieces"), "fresh_pieces"]
         self._pieces.clear()
 
     def find_piece(self, one: bytes) -> tuple[int, int, int, int] | None:
@@ -358,7 +374,8 @@ class Catalog:
 
     def add_nodes(self, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
         """Note nodes in the metadata archive that is being written."""
-        self._db.executemany("INSERT OR REPLACE INTO fresh_nodes VALUES (?, ?, ?, ?)", rows)
+        with self._noting():
+            self._db.executemany("INSERT OR REPLACE INTO fresh_nodes VALUES (?, ?, ?, ?)", rows)
 
     # --- sets and directories -------------------------------------------------------------------
 
@@ -416,9 +433,11 @@ class Catalog:
                     yield row[0], Leaf(*row[1:])
                 at, start = ">", rows[-1][:2]
 
-    def add_leaf(self, path: bytes, leaf: Leaf) -> None:
-        """Note a leaf of the snapshot that is being made."""
-        self._db.execute("INSERT OR REPLACE INTO fresh_leaves VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path, *_columns(leaf)))
+    def add_leaves(self, leaves: Iterable[tuple[bytes, Leaf]]) -> None:
+        """Note leaves of the snapshot that is being made, with the paths of their directories."""
+        rows = [(path, *_columns(leaf)) for path, leaf in leaves]
+        with self._noting():
+            self._db.executemany("INSERT OR REPLACE INTO fresh_leaves VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def set_top(self, path: bytes, first: bytes, top: bytes) -> None:
         """Note the node that holds all leaves of a directory, of which the first begins with ``first``."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from blake3 import blake3
 
 from rozenfmt.archive.streamwriter import hash_zeros
-from rozenfmt.format.builders import PiecesBuilder
-from rozenfmt.format.limits import MAX_DECODED
+from rozenfmt.format.builders import PACK_TARGET, PiecesBuilder
+from rozenfmt.format.limits import MAX_DECODED, MAX_PIECES
 from rozenfmt.format.nodes import Part
 from rozenfmt.format.registry import Kind
 from rozenfmt.tree.content import Hole
@@ -159,7 +159,8 @@ class ContentStore:
         self._waiting = dict(resumed or {})
         self._wanted: set[int] = set()  # those of them that something refers to
         self._pieces_in = 0
-        self._pack = PiecesBuilder(b"PACK", compression=compression)
+        self._pack: list[bytes | memoryview] = []
+        self._pack_size = 0
         self._open: dict[bytes, tuple[int, int]] = {}
         # The number of each pack's block, by its serial number; that of the open pack is -1.
         self._blocks = array("q", [-1])
@@ -210,13 +211,17 @@ class ContentStore:
                     self._wanted.add(found[0])
                 return one, found[:3]
             self._collision(one)  # never trusted: stored apart
-        if not self._pack.fits(size):
+        pack = self._pack
+        if pack and (self._pack_size + size > PACK_TARGET or len(pack) == MAX_PIECES):
             self.flush()
+            pack = self._pack
         if self._output is None:
             self._begin()
-        number = self._pack.add(data)
+        number = len(pack)
+        pack.append(data)
+        self._pack_size += size
         self._open[one] = (number, size)
-        return one, (self._number, -1 - self.flushed, number)
+        return one, (self._number, -len(self._blocks), number)
 
     @staticmethod
     def fits(size: int) -> bool:
@@ -225,19 +230,20 @@ class ContentStore:
 
     def flush(self) -> None:
         """Hand the open pack over; ends the archive when it is full."""
-        if not self._pack.count:
+        if not self._pack:
             return
         assert self._output is not None
         sequence = self._output.encoder.next_sequence
-        self._output.note((one, sequence, piece, size) for one, (piece, size) in self._open.items())
-        self._output.submit(self._pack.seal())
+        self._output.note([(one, sequence, piece, size) for one, (piece, size) in self._open.items()])
+        builder = PiecesBuilder(b"PACK", target=PACK_TARGET, compression=self._compression)
+        builder.extend(self._pack)
+        self._pack, self._pack_size = [], 0
+        self._output.submit(builder.seal())
         self._blocks[-1] = sequence
         self._output.encoder.index.add_content(self._open, sequence)
-        self._catalog.add_pieces(
-            (one, self._number, sequence, piece, size) for one, (piece, size) in self._open.items()
-        )
+        number = self._number
+        self._catalog.add_pieces([(one, number, sequence, piece, size) for one, (piece, size) in self._open.items()])
         self._pieces_in += len(self._open)
-        self._pack = PiecesBuilder(b"PACK", compression=self._compression)
         self._open = {}
         self._blocks.append(-1)
         if self._mixed is None and (self._output.stored >= self._target or self._pieces_in >= _MOST_PIECES):

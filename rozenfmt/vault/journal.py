@@ -15,11 +15,14 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -31,7 +34,8 @@ from rozenfmt.storage.base import Leftover, Mark, UploadState
 __all__ = ["Journal", "Remains", "Row", "Saved", "Under"]
 
 _SUFFIX: Final = ".journal"
-_VERSION: Final = 1
+_VERSION: Final = 2
+_PIECE: Final = struct.Struct("<32sIQ")  # key, piece, size
 _NEW_SECONDS: Final = 60
 _SCHEMA: Final = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -39,8 +43,7 @@ CREATE TABLE archives (id BLOB PRIMARY KEY, kind INTEGER, own INTEGER, name TEXT
     header BLOB, blocks INTEGER, offset INTEGER, upload BLOB, length INTEGER) WITHOUT ROWID;
 CREATE TABLE blocks (archive BLOB, sequence INTEGER, type BLOB, hash BLOB, length INTEGER,
     PRIMARY KEY (archive, sequence)) WITHOUT ROWID;
-CREATE TABLE pieces (archive BLOB, block INTEGER, piece INTEGER, key BLOB, size INTEGER,
-    PRIMARY KEY (archive, block, piece)) WITHOUT ROWID;
+CREATE TABLE pieces (archive BLOB, block INTEGER, rows BLOB, PRIMARY KEY (archive, block)) WITHOUT ROWID;
 CREATE TABLE begun (archive BLOB PRIMARY KEY, name TEXT, upload TEXT) WITHOUT ROWID;
 CREATE TABLE numbers (archive BLOB, number INTEGER, other BLOB, PRIMARY KEY (archive, number)) WITHOUT ROWID;
 """
@@ -359,8 +362,10 @@ class Journal:
                 self._add(archive_id, pieces)
 
     def _add(self, archive_id: bytes, pieces: Iterable[Row]) -> None:
-        rows = ((archive_id, block, piece, key, size) for key, block, piece, size in pieces)
-        self._db.executemany("INSERT INTO pieces VALUES (?, ?, ?, ?, ?)", rows)
+        pack = _PIECE.pack
+        for block, rows in groupby(pieces, key=itemgetter(1)):
+            packed = b"".join([pack(key, piece, size) for key, _, piece, size in rows])
+            self._db.execute("INSERT INTO pieces VALUES (?, ?, ?)", (archive_id, block, packed))
 
     @_unless_broken
     def drop(self, archive_id: bytes) -> None:
@@ -401,14 +406,12 @@ class Journal:
 
     def pieces(self, archive_id: bytes) -> Iterator[Row]:
         """What is in an archive, by block and piece."""
-        at = (-1, 0)
-        while rows := self._db.execute(
-            "SELECT key, block, piece, size FROM pieces WHERE archive = ? AND (block, piece) > (?, ?) "
-            "ORDER BY block, piece LIMIT 10000",
-            (archive_id, *at),
-        ).fetchall():
-            yield from rows
-            at = rows[-1][1:3]
+        at = -1
+        query = "SELECT block, rows FROM pieces WHERE archive = ? AND block > ? ORDER BY block LIMIT 16"
+        while found := self._db.execute(query, (archive_id, at)).fetchall():
+            for block, rows in found:
+                yield from ((key, block, piece, size) for key, piece, size in _PIECE.iter_unpack(rows))
+            at = found[-1][0]
 
     def numbers(self, archive_id: bytes) -> list[bytes]:
         """Ids of the archives in the rows of its ``XREF`` from 1 on."""

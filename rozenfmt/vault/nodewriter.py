@@ -126,6 +126,7 @@ class NodeWriter:
         set_number: The set, for leaves in the catalog.
         usable: Whether an archive of this local number may be referred to.
         reuse: Take over nodes of older archives.
+        knows: The set has a snapshot already.
         numbered: For an archive that is resumed: local numbers of the archives in its ``XREF``, from row 1 on.
     """
 
@@ -139,6 +140,7 @@ class NodeWriter:
         set_number: int,
         usable: Callable[[int], bool],
         reuse: bool,
+        knows: bool,
         numbered: Sequence[int] = (),
     ) -> None:
         self._output = output
@@ -148,6 +150,7 @@ class NodeWriter:
         self._set = set_number
         self._usable = usable
         self._reuse = reuse
+        self._knows = knows
         self._pending: list[_Pending] = []
         self._pending_bytes = 0
         self._next = 0
@@ -163,6 +166,7 @@ class NodeWriter:
         self._numbers: dict[int, int] = {one: row for row, one in enumerate((number, *numbered))}
         output.numbers = self._ids_from
         self._live: Uses = {}
+        self._leaves: list[tuple[bytes, Leaf]] = []
         self._directories_in: set[int] = set()
         self.written = 0
 
@@ -303,15 +307,16 @@ class NodeWriter:
         logical = nodes.directory_record(entries)
         first = entries[0].name if entries else b""
         directory.firsts.add(first)
+        contents = [e for e in entries if e.has_content]
         pending = _Pending(
             self._handle(),
             logical,
-            [(e.archive, e.block, e.piece) for e in entries if e.has_content],
+            [(e.archive, e.block, e.piece) for e in contents],
             [(e.archive, e.block, e.piece) for e in entries if e.kind == Kind.DIRECTORY],
             [(e.xattr_archive, *e.xattr_ref[1:]) for e in entries if e.xattr_ref is not None],
             leaf=(directory.path, first, b"".join(directory.signatures), directory.replaced),
             uses=directory.uses,
-            contents=sum([e.size for e in entries if e.has_content]),
+            contents=sum([e.size for e in contents]),
         )
         directory.entries, directory.signatures, directory.name_bytes, directory.uses = [], [], 0, {}
         self._push(pending, len(logical))
@@ -416,6 +421,8 @@ class NodeWriter:
                 self._place_directory(pending)
         if self._builder.count:
             self._seal()
+        self._catalog.add_leaves(self._leaves)
+        self._leaves = []
         self._pending = []
         self._pending_bytes = 0
 
@@ -450,9 +457,9 @@ class NodeWriter:
             stored = nodes.join_node(pending.logical, nodes.vault_hints(content, children, attributes))
             where = _NODE.pack(crypto.digest(pending.logical), *place, len(pending.logical))
             leaf = Leaf(first, signatures, stored, where, pack_uses(pending.uses), pending.contents)
-            old = None if replaced else self._catalog.leaf_of(self._set, path, first)
+            old = None if replaced or not self._knows else self._catalog.leaf_of(self._set, path, first)
             if old is None or replace(old, top=b"") != leaf:
-                self._catalog.add_leaf(path, leaf)
+                self._leaves.append((path, leaf))
 
     def _child(self, place: Place) -> Place:
         if place[0] != NODE:  # a subtree that was taken over whole

@@ -12,10 +12,9 @@ from typing import Any
 import rozenfmt as rz
 
 RUN = """
-import functools, json, os, signal, sys
+import json, os, signal, sys
 import rozenfmt as rz
 from rozenfmt.archive import pipeline
-from rozenfmt.format import builders
 from rozenfmt.storage import s3
 from rozenfmt.vault import capture, catalog, content, nodewriter, output
 
@@ -36,7 +35,7 @@ capture._RACY_NS = -(1 << 62)
 if given["marks"]:
     output._MARK_EVERY = given["marks"]
 if given["small"]:
-    content.PiecesBuilder = functools.partial(builders.PiecesBuilder, target=given["small"])
+    content.PACK_TARGET = given["small"]
     nodewriter.TABLE_TARGET = nodewriter._PENDING = given["small"] // 5
 
 send = s3.S3Storage.send

@@ -139,7 +139,7 @@ def test_two_of_one_set_leave_the_leaves_of_one(tmp_path: Path) -> None:
         for catalog, firsts in ((one, b"am"), (two, b"hz")):
             number = catalog.archive_number(firsts * 8, 2)
             for first in firsts:
-                catalog.add_leaf(b"dir", Leaf(bytes([first]), b"", b"node"))
+                catalog.add_leaves([(b"dir", Leaf(bytes([first]), b"", b"node"))])
             after = catalog.set_state("set").__class__(before.number, firsts * 8, firsts * 16, 5, None, 0, 0, 0)
             catalog.complete_snapshot(after, number=number, length=9, mode=1, known={}, before=before)
         assert [leaf.first for leaf in one.leaves(before.number, b"dir")] == [b"a", b"m"]

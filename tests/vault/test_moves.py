@@ -258,7 +258,7 @@ def test_a_directory_that_is_being_read_keeps_nobody_from_writing(tmp_path: Path
     keys = {"vault_id": bytes(16), "host_id": bytes(16)}
     with Catalog(str(tmp_path / "c"), **keys) as one, Catalog(str(tmp_path / "c"), **keys) as two:
         for number in range(40):
-            one.add_leaf(b"dir/%03d" % (number // 20), Leaf(b"%03d" % number, b"", b"node"))
+            one.add_leaves([(b"dir/%03d" % (number // 20), Leaf(b"%03d" % number, b"", b"node"))])
         state = one.set_state("set")
         one.complete_snapshot(state, number=one.archive_number(b"1" * 16, 2), length=1, mode=1, known={})
         for many in (one.leaves(state.number, b"dir/001"), one.subtree(state.number, b"dir")):
