@@ -53,50 +53,62 @@ def _add_check(group: click.Group) -> None:
     @command(group, "check")
     @click.option("--workers", type=click.IntRange(min=1), help="Threads; by default one for each processor.")
     @reading(member=False)
-    @click.argument("location", metavar="ARCHIVE")
-    def check(out: Output, *, reading: Reading, location: str, workers: int | None) -> int:
-        """Check an archive from its first byte to its last.
+    @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
+    def check(out: Output, *, reading: Reading, locations: tuple[str, ...], workers: int | None) -> int:
+        """Check archives from their first byte to their last.
 
         Without a key: that every stored byte is as it was written, that it is complete, and that its
         signature is right. With a key also: that all opens, that every content is the one that was
-        stored, and that directories and index agree. Exit code 1 says that it is damaged.
+        stored, and that directories and index agree. Exit code 1 says that one is damaged; the others
+        are checked all the same. --json prints one object for each.
 
         \b
         Examples:
           rozenfmt archive check photos.rzn
           rozenfmt archive check -i me.key --verify-key rzv1… s3://bucket/photos.rzn
+          find /backups/vault -name '*.rzn' -print0 | xargs -0 rozenfmt archive check -q
         """
-        try:
-            with progress_bar(out) as progress:
-                report = rz.check(
-                    location,
-                    identities=reading.identities,
-                    verify_key=reading.verify_key,
-                    allow_plain=reading.allow_plain,
-                    **reading.connection,
-                    workers=workers,
-                    progress=progress,
-                )
-        except (rz.NoMatchingKey, rz.SignatureError, rz.UnsupportedError):
-            raise  # about keys, trust or this reader, not about damage
-        except rz.ArchiveError as error:
-            if not isinstance(error.report, rz.CheckReport):
-                raise
-            return _damaged(out, location, error)
-        out.summary(
-            f"{shown_location(location)}: good; checked {_LEVELS[report.level]}",
-            f"{count(report.blocks, 'block')}, {size(report.bytes)}, {duration(report.seconds)}",
-        )
-        if report.level != "stored":
-            entries = count(report.entries, "entry", "entries")
-            out.summary(f"{entries}, {size(report.content_bytes)} of content")
-        for signer in report.signers:
-            out.summary(f"signed by {rz.VerifyKey(signer)}")
-        return out.document(Exit.DONE, _check_fields(report, location))
+        status = Exit.DONE
+        for location in locations:
+            good, report = _check(out, reading, location, workers)
+            out.document(Exit.DONE if good else Exit.FAILED, _check_fields(report, location))
+            status = status if good else Exit.FAILED
+        return status
 
 
-def _damaged(out: Output, location: str, error: rz.ArchiveError) -> int:
-    report: rz.CheckReport = error.report
+def _check(out: Output, reading: Reading, location: str, workers: int | None) -> tuple[bool, rz.CheckReport]:
+    """Check one and tell what was found."""
+    try:
+        with progress_bar(out) as progress:
+            report = rz.check(
+                location,
+                identities=reading.identities,
+                verify_key=reading.verify_key,
+                allow_plain=reading.allow_plain,
+                **reading.connection,
+                workers=workers,
+                progress=progress,
+            )
+    except (rz.NoMatchingKey, rz.SignatureError, rz.UnsupportedError):
+        raise  # about keys, trust or this reader, not about damage
+    except rz.ArchiveError as error:
+        if not isinstance(error.report, rz.CheckReport):
+            raise
+        _show_damage(out, location, error, error.report)
+        return False, error.report
+    out.summary(
+        f"{shown_location(location)}: good; checked {_LEVELS[report.level]}",
+        f"{count(report.blocks, 'block')}, {size(report.bytes)}, {duration(report.seconds)}",
+    )
+    if report.level != "stored":
+        entries = count(report.entries, "entry", "entries")
+        out.summary(f"{entries}, {size(report.content_bytes)} of content")
+    for signer in report.signers:
+        out.summary(f"signed by {rz.VerifyKey(signer)}")
+    return True, report
+
+
+def _show_damage(out: Output, location: str, error: rz.ArchiveError, report: rz.CheckReport) -> None:
     out.note(f"rozenfmt: error: {shown_location(location)} is damaged: {message(error.message)}")
     if not out.json:
         damages = report.damages if out.verbose else report.damages[:_DAMAGES_SHOWN]
@@ -105,7 +117,6 @@ def _damaged(out: Output, location: str, error: rz.ArchiveError) -> int:
             out.note(f"  offset {damage.offset}{block}: {damage.failure_class}: {message(damage.message)}")
         if len(report.damages) > len(damages):
             out.note(f"  … and {len(report.damages) - len(damages):,} more (-v shows all)")
-    return out.document(Exit.FAILED, _check_fields(report, location))
 
 
 def _check_fields(report: rz.CheckReport, location: str) -> dict[str, Any]:

@@ -128,6 +128,8 @@ def measure(
     Raises:
         Failed: It did not exit with 0.
     """
+    # What is installed has been compiled; a checkout is to be compiled once, and not again for each process.
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -135,7 +137,7 @@ def measure(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            env={**os.environ, **(environment or {})},
+            env={**inherited, **(environment or {})},
             cwd=cwd,
         )
         _, status, usage = os.wait4(process.pid, 0)

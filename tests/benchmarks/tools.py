@@ -92,8 +92,8 @@ class Rozenfmt(Tool):
         return self._run("verify", "-q", "--level", "contents", self.store)
 
     def keyless(self) -> Run | None:
-        # As docs/howto/verify.md has it: a process for each object.
-        line = 'find "$1" -name "*.rzn" | while read -r object; do "${@:2}" archive check -q "$object"; done'
+        # As docs/howto/verify.md has it.
+        line = 'find "$1" -name "*.rzn" -print0 | xargs -0 "${@:2}" archive check -q'
         return shell(line, self.store, *_PROGRAM, environment={**self._environment, "ROZENFMT_IDENTITY": ""})
 
     def check(self) -> Run | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -97,6 +98,22 @@ def test_existing_output_is_kept(tmp_path: Path, world: World) -> None:
     assert out.read_bytes() == b"precious"
     run(*create, "--overwrite", out, world.tree)
     run("archive", "check", out)
+
+
+def test_several_are_checked_and_one_of_them_is_damaged(tmp_path: Path, world: World) -> None:
+    names = [tmp_path / f"{number}.rzn" for number in range(3)]
+    for name in names:
+        run("archive", "create", "-r", world.recipient, name, world.tree)
+    assert len(run("archive", "check", "--json", *names).stdout.splitlines()) == 3
+    data = bytearray(names[1].read_bytes())
+    data[len(data) // 2] ^= 1
+    names[1].write_bytes(data)
+    result = run("archive", "check", "--json", *names, code=1)
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["status"] for one in found] == ["done", "failed", "done"]
+    assert [bool(one["damages"]) for one in found] == [False, True, False]
+    assert os.fsdecode(names[1]) in result.err
+    run("archive", "check", code=2)
 
 
 def test_missing_sources_leave_nothing(tmp_path: Path, world: World) -> None:
