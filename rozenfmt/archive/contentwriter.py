@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rozenfmt.errors import ArchiveError, BlockError, StorageError
 from rozenfmt.format import crypto
-from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.blocks import Block, cut_pieces, piece_digest
 from rozenfmt.format.nodes import Entry
+from rozenfmt.tree.content import Hole
 
 from .fetch import Fetcher
 from .steps import Lose, Step, Task, steps
 from .streamwriter import hash_zeros
+from .workers import worker_pool
 
 if TYPE_CHECKING:
     from blake3 import blake3
@@ -37,14 +39,33 @@ class _Writing:
     file: FileWriter
     whole: blake3 | None
     holes: int = 0
+    hashing: Future[None] | None = None
+
+    def hash(self, pieces: Sequence[memoryview], pool: ThreadPoolExecutor) -> None:
+        """Have the next pieces hashed while they are written."""
+        self.wait()
+        if self.whole is not None:
+            self.hashing = pool.submit(_hash, self.whole, pieces)
 
     def hash_hole(self, length: int) -> None:
         """Count a hole as what it reads as, unless that would take for ever."""
+        self.wait()
         self.holes += length
         if self.holes > _HASHED_HOLES:
             self.whole = None
         if self.whole is not None:
             hash_zeros(self.whole, length)
+
+    def wait(self) -> None:
+        """Wait until what was given is hashed."""
+        if self.hashing is not None:
+            self.hashing.result()
+            self.hashing = None
+
+
+def _hash(whole: blake3, pieces: Sequence[memoryview]) -> None:
+    for piece in pieces:
+        whole.update(piece)
 
 
 class ContentWriter:
@@ -74,13 +95,15 @@ class ContentWriter:
         self._prepare = prepare
         self._lose = lose
         self._tick = tick
-        self._fetcher = Fetcher(tree, workers)
+        self._fetcher = Fetcher(tree, workers, digests=True)
+        self._hashing = worker_pool(1, "hash")
         self._id_key: bytes | None = None  # of one archive, or of the host whose archives all of them are
         self._writing: _Writing | None = None
 
     def close(self) -> None:
         """Stop the workers."""
         self._fetcher.close()
+        self._hashing.shutdown(wait=True, cancel_futures=True)
 
     def write(self, tasks: list[Task]) -> None:
         """Write the contents of these files, all of which have one."""
@@ -121,7 +144,7 @@ class ContentWriter:
             self._tree.require_read(number)
         pieces = cut_pieces(block) if block.type == block_type and block.opened else []
         data = pieces[piece] if piece < len(pieces) else memoryview(b"")
-        if len(data) != length or crypto.content_id(self._id_key, crypto.digest(data), length) != expected:
+        if len(data) != length or crypto.content_id(self._id_key, piece_digest(block, piece), length) != expected:
             msg = "a content is not the one that its id names: the file is not restored"
             raise BlockError(msg, object=self._tree.object_name(number), block=block.sequence, clause="6.2")
         return data
@@ -153,19 +176,17 @@ class ContentWriter:
 
     def _write(self, writing: _Writing, step: Step, ready: Future[Block] | None) -> bool:
         """Write the parts of a step; returns whether there is more to come."""
-        from rozenfmt.tree.content import Hole
-
-        block = None if ready is None else ready.result()
-        for part in step.parts or ():
-            if block is None:
+        parts = step.parts or ()
+        if ready is None:
+            for part in parts:
                 writing.hash_hole(part.length)
-                done = writing.file.write(Hole(part.length))
-            else:
-                data = self._checked(block, self._tree.stream_type, part.archive, part.piece, part.length, part.id)
-                if writing.whole is not None:
-                    writing.whole.update(data)
-                done = writing.file.write(data)
-            if not done:
+                if not writing.file.write(Hole(part.length)):
+                    return False
+        else:
+            block, kind = ready.result(), self._tree.stream_type
+            pieces = [self._checked(block, kind, one.archive, one.piece, one.length, one.id) for one in parts]
+            writing.hash(pieces, self._hashing)
+            if not all(map(writing.file.write, pieces)):
                 return False
         self._tick(writing.task.path)
         if step.parts:
@@ -177,6 +198,7 @@ class ContentWriter:
     def _check_whole(self, writing: _Writing) -> None:
         """Compare a content with its id, where nothing but its parts has vouched for it."""
         entry = writing.task.entry
+        writing.wait()
         if writing.whole is None:
             return
         id_key = self._id_key or self._tree.require_read()

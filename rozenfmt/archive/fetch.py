@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from rozenfmt.archive.workers import stop_workers, worker_pool
 from rozenfmt.errors import ArchiveError, StorageError
+from rozenfmt.format.blocks import cut_pieces, piece_digests
 
 if TYPE_CHECKING:
     from rozenfmt.format.blocks import Block
@@ -30,6 +31,8 @@ _GAP: Final = 256 * 1024
 _FETCHED: Final = 64 * 1024 * 1024
 _RECENT: Final = 4
 _ROWS: Final = 1_024
+# Pieces of this length are worth hashing on a worker; for shorter ones, threads wait for each other longer.
+_LONG: Final = 64 * 1024
 
 T = TypeVar("T")
 Wanted = tuple[T, tuple[int, int] | None]
@@ -130,12 +133,14 @@ class Fetcher:
     Args:
         tree: Whose archives they are in.
         workers: Threads.
+        digests: Have them compute the digests of contents too, for a caller who compares their ids.
     """
 
-    def __init__(self, tree: TreeReader, workers: int) -> None:
+    def __init__(self, tree: TreeReader, workers: int, *, digests: bool = False) -> None:
         self._tree = tree
         self._pool = worker_pool(workers, "open")
         self._ahead = workers + 2
+        self._load = _load_digested if digests else _load
         self._storage: Storage | None = None
 
     def close(self) -> None:
@@ -186,7 +191,7 @@ class Fetcher:
             failed: Future[Block] = Future()
             failed.set_exception(run.error)
             return failed
-        return self._pool.submit(_load, run.source, run, slot)
+        return self._pool.submit(self._load, run.source, run, slot)
 
 
 def _ready(item: T, slot: _Slot | None) -> tuple[T, Future[Block] | None]:
@@ -202,3 +207,10 @@ def _load(source: ArchiveSource, run: Run[T], slot: _Slot) -> Block:
         return source.load(slot.sequence)  # a fault in one block must not take its neighbours along
     start = slot.offset - run.start
     return source.open_block(slot.sequence, memoryview(data)[start : start + slot.length])
+
+
+def _load_digested(source: ArchiveSource, run: Run[T], slot: _Slot) -> Block:
+    block = _load(source, run, slot)
+    if block.opened and block.type in (b"PACK", b"FCNT") and len(block.body) >= _LONG * len(cut_pieces(block)):
+        piece_digests(block)
+    return block

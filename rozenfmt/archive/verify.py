@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from rozenfmt.errors import ArchiveError, BlockError, IndexDamaged, LimitError, UnsupportedError
 from rozenfmt.format import crypto
-from rozenfmt.format.blocks import Block, cut_pieces
+from rozenfmt.format.blocks import Block, cut_pieces, piece_digests
 from rozenfmt.format.crypto import Keys
 from rozenfmt.format.index import LookupLeaf, Root, RunStore, Sorter, TableLeaf
 from rozenfmt.format.limits import MAX_NODE_DEPTH
@@ -104,8 +104,8 @@ class ContentVerifier:
         if key is None or not block.opened or block.type not in (b"PACK", b"FCNT", b"TREX"):
             return []
         return [
-            blake3(blake3(piece).digest() + len(piece).to_bytes(8, "little"), key=key).digest()
-            for piece in cut_pieces(block)
+            crypto.content_id(key, one, len(piece))
+            for one, piece in zip(piece_digests(block), cut_pieces(block), strict=True)
         ]
 
     def take(self, block: Block, offset: int, found: Any, ids: list[bytes]) -> None:

@@ -24,7 +24,7 @@ from .varint import decode_column
 # Zeros behind a body that pieces were joined to: as many as the usual padding may need.
 _ROOM: Final = 2048
 
-__all__ = ["Block", "Draft", "Opener", "SealedBlock", "Slot", "cut_pieces"]
+__all__ = ["Block", "Draft", "Opener", "SealedBlock", "Slot", "cut_pieces", "piece_digest", "piece_digests"]
 
 RECORDS: dict[bytes, type[BlockRecord]] = {
     b"FHDR": records.StreamStart,
@@ -198,6 +198,7 @@ class Block:
     whole_hash: bytes
     length: int
     _pieces: list[memoryview] = field(default_factory=list, repr=False, compare=False)
+    _digests: list[bytes] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def opened(self) -> bool:
@@ -363,3 +364,22 @@ def cut_pieces(block: Block) -> list[memoryview]:
             start += length
         pieces[:] = found
     return pieces
+
+
+def piece_digests(block: Block) -> list[bytes]:
+    """Plain digests of the pieces of an opened block: what their content ids are made of.
+
+    They are computed once, best on a worker.
+    """
+    digests = block._digests  # noqa: SLF001  kept with the block
+    if not digests:
+        pieces = cut_pieces(block)
+        whole = len(pieces) == 1  # then the content hash, which the body was compared with, is the piece's
+        digests[:] = [block.record.content_hash] if whole else [crypto.digest(piece) for piece in pieces]
+    return digests
+
+
+def piece_digest(block: Block, number: int) -> bytes:
+    """Plain digest of one piece."""
+    digests = block._digests  # noqa: SLF001  if all were computed
+    return digests[number] if digests else crypto.digest(cut_pieces(block)[number])

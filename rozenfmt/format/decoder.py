@@ -9,6 +9,7 @@ in a row.  However the bytes are cut when they are fed, the same items come out.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -98,6 +99,54 @@ class RawTail:
     offset: int
 
 
+class _Fed:
+    """Bytes that were fed and not taken yet.  What is taken is copied once, or not at all."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._start = 0  # in the first chunk
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, data: bytes | bytearray | memoryview) -> None:
+        if data:
+            self._chunks.append(bytes(data))
+            self._size += len(data)
+
+    def peek(self, length: int) -> bytes:
+        """The first bytes, or all if there are fewer."""
+        start, found = self._start, []
+        for chunk in self._chunks:
+            found.append(chunk[start : start + length])
+            length -= len(found[-1])
+            start = 0
+            if not length:
+                break
+        return b"".join(found)
+
+    def take(self, length: int) -> bytes:
+        """The first bytes, of which there must be as many."""
+        self._size -= length
+        chunk = self._chunks[0]
+        end = self._start + length
+        if end < len(chunk):
+            data = chunk[self._start : end]
+            self._start = end
+            return data
+        found = []
+        while length:
+            view = memoryview(self._chunks[0])[self._start : self._start + length]
+            found.append(view)
+            length -= len(view)
+            self._start += len(view)
+            if self._start == len(self._chunks[0]):
+                self._chunks.popleft()
+                self._start = 0
+        return b"".join(found)
+
+
 class Splitter:
     """Cuts one object, which may be several archives back to back, into raw items.
 
@@ -106,7 +155,7 @@ class Splitter:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._fed = _Fed()
         self._base = 0
         self._offset = 0
         self._header: Header | None = None
@@ -120,7 +169,7 @@ class Splitter:
         if self._closed:
             msg = "bytes were fed after the end"
             raise UsageError(msg)
-        self._buffer += data
+        self._fed.add(data)
 
     def close(self) -> None:
         """Say that the object ends here."""
@@ -153,29 +202,30 @@ class Splitter:
         return self._next_block()
 
     def _next_header(self) -> RawHeader | None:
-        if not self._buffer and self._closed and self._base:
+        if not self._fed and self._closed and self._base:
             return None
-        if len(self._buffer) < PREAMBLE_SIZE and not self._closed:
-            if bytes(self._buffer[:8]) != MAGIC[: len(self._buffer[:8])]:
-                header_section_length(self._buffer)
+        lead = self._fed.peek(PREAMBLE_SIZE)
+        if len(lead) < PREAMBLE_SIZE and not self._closed:
+            if lead[:8] != MAGIC[: len(lead)]:
+                header_section_length(lead)
             return None
-        length = header_section_length(self._buffer)
-        if len(self._buffer) < length and not self._closed:
+        length = header_section_length(lead)
+        if len(self._fed) < length and not self._closed:
             return None
-        header = parse_header(self._buffer)
-        del self._buffer[:length]
+        header = parse_header(self._fed.peek(length))
+        self._fed.take(length)
         self._header, self._offset = header, length
         return RawHeader(header, self._base)
 
     def _next_block(self) -> RawBlock | None:
-        if len(self._buffer) < PREFIX_SIZE:
+        if len(self._fed) < PREFIX_SIZE:
             if self._closed:
                 msg = "the archive ends before its footer: it was cut off or is unfinished; salvage reads the rest"
                 raise TruncatedError(msg, offset=self._offset, block=self._sequence, clause="11")
             return None
         assert self._header is not None
         try:
-            prefix = parse_prefix(self._buffer[:PREFIX_SIZE], self._header.archive_id, self._sequence)
+            prefix = parse_prefix(self._fed.peek(PREFIX_SIZE), self._header.archive_id, self._sequence)
         except ArchiveError as error:
             error.offset, error.block = self._offset, self._sequence
             raise
@@ -188,15 +238,14 @@ class Splitter:
         return item
 
     def _take(self, length: int, what: str) -> bytes | None:
-        if len(self._buffer) < length:
+        if len(self._fed) < length:
             if self._closed:
                 msg = (
                     f"the archive ends inside {what}: it was cut off, or is still being written; salvage reads the rest"
                 )
                 raise TruncatedError(msg, offset=self._offset, block=self._sequence, clause="11")
             return None
-        data = bytes(memoryview(self._buffer)[:length])
-        del self._buffer[:length]
+        data = self._fed.take(length)
         self._offset += length
         return data
 
@@ -521,7 +570,7 @@ class Grammar:
     def _vault_node(self, node: Node) -> None:
         """Check a node as ``check_node`` does, and note the archives that it refers to."""
         if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
-            for entry in node.entries(vault=True):
+            for entry in node.keep_entries(vault=True):
                 if entry.child is not None:
                     self._in_metadata.add(entry.archive)
                 elif entry.has_content:
@@ -656,7 +705,7 @@ class _StreamReader:
 def check_node(node: Node, *, vault: bool = False) -> Node:
     """Decode a node's columns once, so that damage shows where it stands; unknown types pass."""
     if node.type in (NodeType.DIRECTORY, NodeType.PARTIAL):
-        node.entries(vault=vault)
+        node.keep_entries(vault=vault)
     elif node.type == NodeType.INNER:
         node.children(vault=vault)
     elif node.type in (NodeType.PARTS, NodeType.PARTS_INNER):

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from rozenfmt.errors import BlockError, LimitError, UnsupportedError
 
@@ -62,6 +62,14 @@ class Kind(IntEnum):
     SOCKET = 7
 
 
+# Asking an enum's class takes longer than all else that is done for an entry.
+_KINDS: Final = {int(kind): kind for kind in Kind}
+_FILE: Final = int(Kind.FILE)
+_DIRECTORY: Final = int(Kind.DIRECTORY)
+_SYMLINK: Final = int(Kind.SYMLINK)
+_DEVICES: Final = (int(Kind.CHARACTER_DEVICE), int(Kind.BLOCK_DEVICE))
+
+
 class Mark(IntEnum):
     """Bits that say how an entry's content was captured."""
 
@@ -70,6 +78,9 @@ class Mark(IntEnum):
     SPARSE = 4  # holes were seen; restoring should leave holes where the part table has them
     WITHHELD = 8  # WORM: the file had other content; this is the entry of the snapshot before (vault.md, 7.2)
     KEPT = 16  # WORM: an earlier version, kept beside the new one (vault.md, 7.2)
+
+
+_UNREADABLE: Final = int(Mark.UNREADABLE)
 
 
 @dataclass(slots=True)
@@ -126,7 +137,7 @@ class Entry:
     @property
     def has_content(self) -> bool:
         """Whether content is stored for this entry."""
-        return self.kind == Kind.FILE and self.size > 0 and not self.marks & Mark.UNREADABLE
+        return self.kind == _FILE and self.size > 0 and not self.marks & _UNREADABLE
 
 
 # --- Records ------------------------------------------------------------------------------------
@@ -274,6 +285,7 @@ class Node:
     id: bytes
     record: Any
     hints: HintsRecord
+    _entries: dict[bool, list[Entry]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Node:
@@ -294,7 +306,7 @@ class Node:
         cls_ = _LOGICAL.get(kind)
         if cls_ is None:  # what its hints mean is not known either
             return cls(kind, digest(logical), None, HintsRecord(extra=_map(data[split:])))
-        record = records.decode(cls_, logical, clause="8")
+        record = records.take(cls_, facts, clause="8")
         return cls(kind, digest(logical), record, records.decode(HintsRecord, data[split:], clause="8"))
 
     @property
@@ -304,11 +316,18 @@ class Node:
 
     def entries(self, *, vault: bool = False) -> list[Entry]:
         """Entries of a directory leaf or a partial directory, in order of name."""
+        if vault in self._entries:
+            return self._entries[vault]
         if self.type not in (NodeType.DIRECTORY, NodeType.PARTIAL):
             raise _bad("a directory leaf was expected here", "8.1")
         if vault and self.type == NodeType.PARTIAL:
             raise _bad("a partial directory stands in a vault", "8.1")
         return _Directory(self.record, self.hints, vault=vault).entries()
+
+    def keep_entries(self, *, vault: bool = False) -> list[Entry]:
+        """The same entries, for all who ask from now on: none may change them."""
+        found = self._entries[vault] = self.entries(vault=vault)
+        return found
 
     def children(self, *, vault: bool = False) -> list[InnerNode]:
         """Children of a directory inner node, in order of name."""
@@ -485,13 +504,13 @@ class _Directory:
         mtimes = decode_deltas(record.mtimes, count, signed=True)
         owners = self._owners()
         entries = [
-            Entry(name, Kind(kind), mode, *owner, mtime)
+            Entry(name, _KINDS[kind], mode, *owner, mtime)
             for name, kind, mode, owner, mtime in zip(names, record.kinds, modes, owners, mtimes, strict=True)
         ]
         self._sparse(entries)
-        self._files([e for e in entries if e.kind == 1])
-        self._directories([e for e in entries if e.kind == 2])
-        self._others(entries)
+        self._files([e for e in entries if e.kind == _FILE])
+        self._directories([e for e in entries if e.kind == _DIRECTORY] if _DIRECTORY in record.kinds else [])
+        self._others(entries if max(record.kinds, default=0) > _DIRECTORY else [])
         return entries
 
     def _owners(self) -> list[tuple[int, int, bytes, bytes]]:
@@ -513,7 +532,7 @@ class _Directory:
             raise _bad("a directory's sizes do not match its files", "8.1")
         for entry, size in zip(files, decode_column(record.sizes or b"", len(files)), strict=True):
             entry.size = size
-        content = [e for e in files if e.size and not e.marks & Mark.UNREADABLE]
+        content = [e for e in files if e.size and not e.marks & _UNREADABLE]
         places = _places(hints.blocks, hints.pieces, hints.archives, len(content), vault=self.vault)
         if self.partial:
             if record.content_ids is not None or record.children is not None or record.xattrs is not None:
@@ -549,8 +568,8 @@ class _Directory:
             entries[number].xattr_archive = archive
 
     def _others(self, entries: list[Entry]) -> None:
-        links = [e for e in entries if e.kind == Kind.SYMLINK]
-        devices = [e for e in entries if e.kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)]
+        links = [e for e in entries if e.kind == _SYMLINK]
+        devices = [e for e in entries if e.kind in _DEVICES]
         if len(self.record.targets or ()) != len(links) or len(self.record.devices or ()) != len(devices):
             raise _bad("a directory's targets or devices do not match its entries", "8.1")
         for entry, target in zip(links, self.record.targets or (), strict=True):

@@ -205,6 +205,11 @@ def decode(cls: type[R], data: bytes, error: type[ArchiveError] = BlockError, cl
     if type(values) is not dict:
         msg = f"{cls.__name__} is not a map"
         raise error(msg, clause=clause)
+    return take(cls, values, error, clause)
+
+
+def take(cls: type[R], values: dict[int, Any], error: type[ArchiveError] = BlockError, clause: str = "4.4") -> R:
+    """Validate a record whose CBOR was decoded already; takes the values out of ``values``, errors as ``decode``."""
     found: dict[str, Any] = {}
     for key, name, form, required in _wire(cls):
         if key in values:

@@ -95,11 +95,13 @@ class Directories:
         """
         if directory is self._last:
             return self._last_fd
-        fd = self._open.pop(directory, -1)
-        if fd < 0:
-            fd = self._root_fd if directory is self.root else self._reach(directory)
-        if directory is not self.root:
+        if directory is self.root:
+            fd = self._root_fd
+        elif directory in self._open:
+            fd = self._open.pop(directory)
             self._keep(directory, fd)
+        else:
+            fd = self._reach(directory)
         self._last = directory
         self._last_fd = fd
         return fd
@@ -213,24 +215,25 @@ class Directories:
             os.close(self._open.pop(oldest))
 
     def _reach(self, directory: Directory) -> int:
-        """Open a directory from the nearest ancestor that is open."""
+        """Open a directory from the nearest ancestor that is open; those on the way stay open for a while.
+
+        So the directories of a deep tree can be finished one after the other, from the leaves up, without
+        going all the way down for each.
+        """
+        self._last, self._last_fd = self.root, self._root_fd  # what was last may be closed on the way
         way: list[Directory] = []
         at = directory
         while at.parent is not None and at not in self._open:
             way.append(at)
             at = at.parent
-        start = fd = self._open.get(at, self._root_fd)
+        fd = self._open.get(at, self._root_fd)
         for step in reversed(way):
-            try:
-                below = os.open(step.name, OPEN_DIRECTORY, dir_fd=fd)
-            finally:
-                if fd != start:
-                    os.close(fd)
-            fd = below
+            fd = os.open(step.name, OPEN_DIRECTORY, dir_fd=fd)
             stat = os.fstat(fd)
             if stat.st_ino != step.inode or stat.st_dev != step.device:
                 os.close(fd)
                 raise OSError(errno.ESTALE, "the directory was moved or replaced while it was restored")
+            self._keep(step, fd)
         return fd
 
     @staticmethod

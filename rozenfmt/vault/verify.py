@@ -80,7 +80,7 @@ def verify(
     - ``hashes``: every stored byte of these is as it was written, by its hashes; host and signature are right.
     - ``opened``: with the keys at hand, everything opens and obeys the format.
     - ``contents``: every directory, content and part of a content has its id, and the totals are right. Contents
-      in parts are read a second time, each once, to compare the whole with its id.
+      whose parts are not stored in order are read a second time, each once, to compare the whole with its id.
 
     With a sample, that share of the archives is read; for ``contents``, that share of the contents, directories
     all, and of data archives no more than the blocks of these.
@@ -188,8 +188,6 @@ class _Verify:
                 self._read(tree)
                 self._compare_parents()
             if self._depth == LEVELS.index("contents"):
-                for snapshot in self.snapshots:
-                    tree.walk(snapshot)
                 tree.finish()
         find_lost(self.findings, self.snapshots)
 
@@ -346,7 +344,17 @@ class _Verify:
             total = sum(info.size for _, _, info in rows)
             self._progress(Progress("verify", 0, 0, 0, total, b""))
         # Metadata first: by then every directory that is looked at below is known to be whole, or not.
-        for key, needed, info in sorted(rows, key=lambda row: (row[1].kind is Kind.DATA, row[2].name)):
+        self._read_objects([row for row in rows if row[1].kind is Kind.METADATA], tree)
+        data = [row for row in rows if row[1].kind is Kind.DATA]
+        if self._depth == LEVELS.index("contents"):
+            for snapshot in self.snapshots:
+                tree.walk(snapshot)
+            if self._sample is None:
+                tree.expect(key for key, _, _ in data)
+        self._read_objects(data, tree)
+
+    def _read_objects(self, rows: Iterable[tuple[Key, _Needed, ObjectInfo]], tree: TreeVerifier) -> None:
+        for key, needed, info in rows:
             if not self._read_object(key, needed, info.name, tree):
                 self._still(key, needed)
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
@@ -32,6 +32,7 @@ from rozenfmt.format.limits import MAX_TREE_DEPTH
 from rozenfmt.format.nodes import Entry, InnerNode, Kind, NodeType, Part
 
 from .findings import Findings, Key
+from .passing import HASHED_HOLES, PassingContents
 from .walking import key_of, place_key
 
 if TYPE_CHECKING:
@@ -44,14 +45,13 @@ __all__ = ["TreeVerifier"]
 _ROW: Final = struct.Struct(">IQQ32sQ")
 _ANY: Final = (1 << 64) - 1
 _KEY: Final = 20  # bytes of a row that are the place
-_HASHED_HOLES: Final = 64 << 30
 _PROGRESS_SECONDS: Final = 0.1
 
 _SCHEMA: Final = """
 CREATE TABLE nodes (place BLOB PRIMARY KEY, id BLOB, entries INTEGER, bytes INTEGER, direct INTEGER, first BLOB,
     last BLOB) WITHOUT ROWID;
-CREATE TABLE contents (place BLOB PRIMARY KEY, id BLOB, size INTEGER, snapshot INTEGER, archive INTEGER, block INTEGER,
-    piece INTEGER, path BLOB) WITHOUT ROWID;
+CREATE TABLE contents (number INTEGER PRIMARY KEY, place BLOB UNIQUE, id BLOB, size INTEGER, snapshot INTEGER,
+    archive INTEGER, block INTEGER, piece INTEGER, path BLOB);
 """
 
 
@@ -114,6 +114,7 @@ class TreeVerifier:
         self._runs = TempRuns()
         self._wanted = Sorter(self._runs, _ROW.size)
         self._held = Sorter(self._runs, _ROW.size)
+        self._passing = PassingContents(self._runs, self._passed)
         self._numbers: dict[Key, int] = {}
         self._snapshots: list[Snapshot] = []
         self._db = sqlite3.connect("", isolation_level=None)
@@ -142,6 +143,8 @@ class TreeVerifier:
                 self._held.extend(
                     _ROW.pack(number, block.sequence, at, one, len(pieces[at])) for at, one in enumerate(ids)
                 )
+            if block.type == b"PACK":
+                self._passing.take(number, block)
 
         return hold
 
@@ -272,7 +275,7 @@ class TreeVerifier:
         if not self._is_chosen(key):
             return
         self._db.execute(
-            "INSERT OR IGNORE INTO contents VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO contents VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
                 *(entry.content_id, entry.size, len(self._snapshots) - 1),
@@ -286,17 +289,53 @@ class TreeVerifier:
             return True
         return int.from_bytes(crypto.digest(self._salt, key)[:7], "little") < self._sample * (1 << 56)
 
+    def expect(self, order: Iterable[Key]) -> None:
+        """Have contents in parts hashed while their archives are read, which will be in this order."""
+        for key in order:
+            self._number(key)
+        for snapshot, rows in self._contents():
+            for number, one, size, archive, block, piece, _ in rows:
+                try:
+                    _, parts = snapshot.parts(_stored(one, size, archive, block, piece))
+                    self._passing.add(number, self._expected(snapshot, parts))
+                except (ArchiveError, StorageError):
+                    continue  # it stays among the contents, and ``finish`` tells
+
+    def _expected(self, snapshot: Snapshot, parts: Iterable[Part]) -> Iterator[tuple[int, Part]]:
+        """Parts with their archives, each noted as something that must be held."""
+        for part in parts:
+            if part.id is not None:
+                self._want(snapshot, part.archive, part.block, part.piece, part.id, part.length)
+                yield self._number(key_of(snapshot, part.archive)), part
+            else:
+                yield 0, part
+
+    def _passed(self, number: int, digest: bytes, stored: int) -> None:
+        """A content has passed by in order; if it is not what it should be, ``finish`` reads it and tells."""
+        row = self._db.execute("SELECT id, size, snapshot FROM contents WHERE number = ?", (number,)).fetchone()
+        if crypto.content_id(self._snapshots[row[2]].require_read(), digest, row[1]) == row[0]:
+            self._db.execute("DELETE FROM contents WHERE number = ?", (number,))
+            self._report.contents += 1
+            self._report.content_bytes += stored
+
     def finish(self) -> None:
-        """Read the contents that are in parts, or chosen; compare what was wanted with what is held."""
-        for number, snapshot in enumerate(self._snapshots):
-            rows = self._db.execute(
-                "SELECT id, size, archive, block, piece, path FROM contents WHERE snapshot = ? "
-                "ORDER BY archive, block, piece",
-                (number,),
-            )
+        """Read the contents that are chosen, or did not pass by; compare what was wanted with what is held."""
+        for snapshot, rows in self._contents():
             self._read_contents(snapshot, rows)
         if self._sample is None:
             self._compare()
+
+    def _contents(self) -> Iterator[tuple[Snapshot, sqlite3.Cursor]]:
+        """The contents that are still to be compared with their ids, in the order in which they are stored."""
+        for number, snapshot in enumerate(self._snapshots):
+            yield (
+                snapshot,
+                self._db.execute(
+                    "SELECT number, id, size, archive, block, piece, path FROM contents WHERE snapshot = ? "
+                    "ORDER BY archive, block, piece",
+                    (number,),
+                ),
+            )
 
     def _read_contents(self, snapshot: Snapshot, rows: sqlite3.Cursor) -> None:
         fetcher = Fetcher(snapshot, self._workers)
@@ -316,8 +355,8 @@ class TreeVerifier:
         self, snapshot: Snapshot, rows: sqlite3.Cursor
     ) -> Iterator[tuple[tuple[_Content, Part | None], tuple[int, int] | None]]:
         """Parts of the chosen contents in order, each with the block that it needs."""
-        for one, size, archive, block, piece, path in rows:
-            entry = Entry(b"", Kind.FILE, size=size, content_id=one, archive=archive, block=block, piece=piece)
+        for _, one, size, archive, block, piece, path in rows:
+            entry = _stored(one, size, archive, block, piece)
             content = _Content(entry, path, key_of(snapshot, archive))
             try:
                 _, parts = snapshot.parts(entry)
@@ -325,8 +364,6 @@ class TreeVerifier:
                     if part.id is None:
                         yield (content, part), None
                         continue
-                    if self._sample is None:
-                        self._want(snapshot, part.archive, part.block, part.piece, part.id, part.length)
                     key = key_of(snapshot, part.archive)
                     if self._findings.fault(key, part.block, part.piece) is not None:
                         content.broken = True
@@ -343,7 +380,7 @@ class TreeVerifier:
             return
         if part.id is None:
             content.holes += part.length
-            if content.holes <= _HASHED_HOLES:
+            if content.holes <= HASHED_HOLES:
                 hash_zeros(content.hasher, part.length)
             return
         assert future is not None
@@ -368,7 +405,7 @@ class TreeVerifier:
         self._tick(content.path)
         if content.broken:
             return
-        if content.holes > _HASHED_HOLES:
+        if content.holes > HASHED_HOLES:
             self._findings.warn(f"{content.path!r} has more than 64 GiB of holes: only its parts were compared")
             return
         found = crypto.content_id(snapshot.require_read(), content.hasher.digest(), entry.size)
@@ -426,6 +463,11 @@ class _Content:
     hasher: blake3 = field(default_factory=blake3)
     holes: int = 0
     broken: bool = False
+
+
+def _stored(one: bytes, size: int, archive: int, block: int, piece: int) -> Entry:
+    """An entry of which no more is known than its content."""
+    return Entry(b"", Kind.FILE, size=size, content_id=one, archive=archive, block=block, piece=piece)
 
 
 def _cut(snapshot: Snapshot, part: Part, block: Block) -> memoryview:
