@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_SIZE", "READ_TRIES", "FileReader", "Hole", "OpenFile", "Readable", "changed", "read_chunks"]
 
-CHUNK_SIZE = 2 << 20
-"""Bytes that a reader holds at once; several of them wait to be stored, so no more than reading fast takes."""
+CHUNK_SIZE = 4 << 20
+"""Bytes that a reader holds at once."""
 
 READ_TRIES = 4
 """How often a file that changes under the reader is read: once, and three times again."""

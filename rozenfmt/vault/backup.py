@@ -26,7 +26,7 @@ from rozenfmt.tree.capture import LinkGroups
 
 from . import layout
 from .baseline import Baseline
-from .capture import Capture
+from .capture import READ_SIZE, Capture
 from .catalog import Catalog, SetState
 from .content import ContentStore
 from .editions import HostState
@@ -443,6 +443,7 @@ class _Run:
             skip_caches=job.skip_caches,
             name=source.name,
             small_limit=capture.small_limit(),
+            chunk_size=READ_SIZE,
             known=capture if capture.knows else None,
             links=self._links,
         )

@@ -22,7 +22,7 @@ from rozenfmt.errors import SourceError
 from rozenfmt.events import Problem, Progress, ProgressCallback
 from rozenfmt.format.nodes import Entry, Kind, Mark
 from rozenfmt.format.snapshots import Mode
-from rozenfmt.tree.content import CHUNK_SIZE, FileReader, Hole
+from rozenfmt.tree.content import FileReader, Hole
 from rozenfmt.tree.scan import Scanner
 
 from .baseline import UNTRUSTED
@@ -45,13 +45,16 @@ if TYPE_CHECKING:
     from .nodewriter import NodeWriter, Uses
     from .results import BackupResult, OnConflict
 
-__all__ = ["CHUNKED_FROM", "Capture", "Reread"]
+__all__ = ["CHUNKED_FROM", "READ_SIZE", "Capture", "Reread"]
 
 CHUNKED_FROM: Final = 1024 * 1024
 """In snapshot mode, bigger files are cut by content."""
 
 WHOLE_UP_TO: Final = 16 * 1024 * 1024
 """In WORM mode, files up to this size are one piece."""
+
+READ_SIZE: Final = 2 * 1024 * 1024
+"""Bytes that are read at once; several of these wait to be stored, so they are no more than reading fast takes."""
 
 Reread = Literal["none", "sample", "all"]
 
@@ -557,7 +560,7 @@ class Capture:
             self._store.begin_own(entry.size)
         while True:
             self._take_parts(
-                entry, reader, path, background=entry.size > CHUNK_SIZE and isinstance(self._scanner, Scanner)
+                entry, reader, path, background=entry.size > 2 * READ_SIZE and isinstance(self._scanner, Scanner)
             )
             final = reader.finish()
             if not final.marks & Mark.CHANGED or final.marks & Mark.UNREADABLE or not reader.rewind():
