@@ -157,7 +157,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.usefixtures("small_leaves")
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_as_if_each_entry_were_looked_at(
     seed: int, site: Site, taken: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
