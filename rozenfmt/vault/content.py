@@ -155,6 +155,7 @@ class ContentStore:
         self._output: ArchiveOutput | None = None
         self._number = 0
         self._mixed: tuple[ArchiveOutput, int] | None = None
+        self._alone = False  # whether one content fills an archive of its own now
         self._journal = journal
         self._waiting = dict(resumed or {})
         self._wanted: set[int] = set()  # those of them that something refers to
@@ -246,7 +247,7 @@ class ContentStore:
         self._pieces_in += len(self._open)
         self._open = {}
         self._blocks.append(-1)
-        if self._mixed is None and (self._output.stored >= self._target or self._pieces_in >= _MOST_PIECES):
+        if not self._alone and (self._output.stored >= self._target or self._pieces_in >= _MOST_PIECES):
             self._end()
 
     def begin_own(self, size: int) -> None:
@@ -254,12 +255,14 @@ class ContentStore:
         self.flush()
         if self._output is not None:
             self._mixed = (self._output, self._number)
+        self._alone = True
         self._begin(size)
 
     def end_own(self) -> None:
         """The content that got an archive of its own is complete; go on with the common one."""
         self.flush()
         self._end()
+        self._alone = False
         if self._mixed is not None:
             self._output, self._number = self._mixed
             self._mixed = None

@@ -65,9 +65,10 @@ def test_an_upload_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_upload_that_is_dropped_gives_its_descriptor_back(tmp_path: Path) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     upload = LocalStorage(str(tmp_path)).create("object")
     upload.write(bytes(8 << 20))
     del upload
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -15,7 +15,9 @@ import pytest
 from blake3 import blake3
 
 import rozenfmt as rz
+from rozenfmt.archive.pipeline import Pipeline
 from rozenfmt.errors import NoMatchingKey, SignatureError, SourceError, StorageError, UsageError
+from rozenfmt.format.blocks import Draft
 from rozenfmt.vault.results import Command, Move
 from rozenfmt.vault.vault import Vault
 
@@ -370,6 +372,25 @@ def test_archives_are_complete_at_their_size(site: Site) -> None:
     assert all(name.startswith(("data/", "meta/")) for name, _ in done.archives)
     assert sum(size >= 8_000_000 for size in sizes) >= len(sizes) - 1
     assert any(size > 19_000_000 for size in sizes)  # a big file has one of its own
+    site.check(done.snapshot_id)
+
+
+def test_a_big_file_that_comes_just_when_an_archive_is_complete(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = Pipeline.submit
+
+    def at_once(pipeline: Pipeline, draft: Draft) -> int:
+        sequence = submit(pipeline, draft)
+        pipeline.drain()
+        return sequence
+
+    monkeypatch.setattr(Pipeline, "submit", at_once)
+    for number in range(2):
+        write(site.source / f"{number}", noise(4_050_000, number))
+    write(site.source / "whole", noise(20_000_000, 99))
+    done = site.backup(data_size=8_000_000)
+    sizes = sorted(length for name, length in done.archives if not name.startswith("meta/"))
+    assert len(sizes) == 2
+    assert sizes[1] > 20_000_000
     site.check(done.snapshot_id)
 
 
