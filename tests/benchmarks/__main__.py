@@ -108,7 +108,12 @@ def _parser() -> argparse.ArgumentParser:
 
     mode = modes.add_parser("compare", parents=[measuring, on_trees, settling], help="beside other tools")
     mode.add_argument("--tools", type=_list, default=list(TOOLS), help=f"some of {','.join(TOOLS)}")
-    mode.add_argument("--steps", type=_list, default=list(STEPS), help=f"besides the first, some of {','.join(STEPS)}")
+    mode.add_argument(
+        "--steps",
+        type=_list,
+        default=list(STEPS),
+        help=f"besides the first, some of {','.join(STEPS)}".replace("%", "%%"),
+    )
     modes.add_parser("roofline", parents=[measuring, on_trees, working], help="against the bare libraries")
     mode = modes.add_parser("scaling", parents=[measuring, settling, working], help="as the work grows")
     sizes = [10_000, 100_000, 1_000_000]
