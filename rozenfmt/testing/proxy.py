@@ -75,8 +75,6 @@ _HTTP_SCHEMES: Final = frozenset({"s3", "webdav", "http"})
 _PIECE: Final = 64 << 10
 _RECEIVE_BUFFER: Final = 256 << 10
 _PATIENCE: Final = 10.0
-# So long at most, the log waits for what is being noted.
-_PASSED: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,30 +218,22 @@ class Proxy:
     @property
     def up(self) -> Counter[str]:
         """``bytes_up`` by operation."""
-        return _summed((done.request.operation, done.up) for done in self._ended())
+        return _summed((done.request.operation, done.up) for done in tuple(self.log))
 
     @property
     def down(self) -> Counter[str]:
         """``bytes_down`` by operation."""
-        return _summed((done.request.operation, done.down) for done in self._ended())
+        return _summed((done.request.operation, done.down) for done in tuple(self.log))
 
     @property
     def requests(self) -> Counter[str]:
         """Number of requests by operation."""
-        return _summed((done.request.operation, 1) for done in self._ended())
+        return _summed((done.request.operation, 1) for done in tuple(self.log))
 
     @property
     def faults(self) -> Counter[str]:
         """Number of faults by kind."""
-        return _summed((done.fault, 1) for done in self._ended() if done.fault)
-
-    def _ended(self) -> tuple[Handled, ...]:
-        """The log, with that of which a client has seen the end this very moment."""
-        if self._loop.is_running() and asyncio._get_running_loop() is not self._loop:  # noqa: SLF001 - raises nothing
-            passed = threading.Event()
-            self._loop.call_soon_threadsafe(passed.set)
-            passed.wait(_PASSED)
-        return tuple(self.log)
+        return _summed((done.fault, 1) for done in tuple(self.log) if done.fault)
 
     # The thread
 
