@@ -358,10 +358,13 @@ class LocalUpload(BaseUpload):
         return self._fd
 
     def _close(self) -> None:
+        if self._fd is None:
+            return
+        # An interrupt while waiting leaves the descriptor open, to be closed by the next call: not while it is
+        # being written to, since its number may soon be another file's.
+        self._writer.stop()
         fd, self._fd = self._fd, None
-        if fd is not None:
-            self._writer.stop()
-            os.close(fd)
+        os.close(fd)
 
 
 class _OtherFileError(OSError):

@@ -167,17 +167,27 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
+def target(fd: str) -> str | None:
+    """What a descriptor of this process is open on; None if it is closed by now."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:
+        return None
+
+
 @contextmanager
 def nothing_left(folder: Path, *, lost: int = 0) -> Iterator[None]:
     gc.collect()  # of earlier tests
     before = sorted(os.listdir(folder))
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = sum(target(fd) is not None for fd in os.listdir("/proc/self/fd"))
     yield
     gc.collect()
     assert sorted(os.listdir(folder)) == before
     assert not threads()
-    # A signal that comes between opening a file and having its descriptor loses one.
-    assert len(os.listdir("/proc/self/fd")) <= descriptors + lost
+    left = [name for fd in os.listdir("/proc/self/fd") if (name := target(fd)) is not None]
+    assert not [name for name in left if name.startswith(f"{folder}/")]
+    # A signal that comes between opening a source and having its descriptor loses one.
+    assert len(left) <= descriptors + lost
 
 
 @pytest.mark.parametrize("error", [RuntimeError(), KeyboardInterrupt(), Stop(), MemoryError(), GeneratorExit()])
