@@ -41,11 +41,13 @@ import rozenfmt as rz
 from rozenfmt.storage import s3
 given = json.loads(sys.argv[1])
 log = os.open(given["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-send = s3.S3Storage.send
+send, seen = s3.S3Storage.send, set()
 async def counting(self, method, arguments):
     body = arguments.get("Body")
     if hasattr(body, "getbuffer"):
-        os.write(log, f"{len(body.getbuffer())}\\n".encode())
+        part = method, arguments["Key"], arguments.get("PartNumber")
+        os.write(log, f"{len(body.getbuffer())} {int(part in seen)}\\n".encode())
+        seen.add(part)
     return await send(self, method, arguments)
 s3.S3Storage.send = counting
 sources = [given["source"]]
@@ -149,9 +151,10 @@ class Bench:
             raise SystemExit(err)
         return json.loads(out) if out else {}
 
-    def sent(self) -> int:
-        """Bytes sent since the host was made."""
-        return sum(map(int, self.log.read_text().split()))
+    def sent(self) -> tuple[int, int]:
+        """Bytes sent since the host was made, and how many of them because a request of that run had failed."""
+        lines = [tuple(map(int, line.split())) for line in self.log.read_text().splitlines()]
+        return sum(length for length, _ in lines), sum(length for length, again in lines if again)
 
     def stored(self, host: rz.HostKey) -> int:
         """Bytes of a host's archives."""
@@ -206,11 +209,12 @@ def kills(bench: Bench, given: argparse.Namespace) -> None:
             died = not bench.end(process)
             done = bench.end(bench.start(host, source, storage=storage))
         bench.verify(done["snapshot"])
-        twice = bench.sent() - bench.stored(host)
+        sent, retried = bench.sent()
+        twice = sent - retried - bench.stored(host)
         worst, killed = max(worst, twice), killed + died
         print(
             f"{number}: {'killed' if died else 'had finished'} after {moment:.1f} s, {done['resumed'] / _MB:.0f} MB "
-            f"were stored, {twice / 2**20:.1f} MiB sent twice, finished in {done['seconds']:.1f} s",
+            f"were stored, {twice / 2**20:.1f} MiB sent twice, {retried / 2**20:.0f} MiB for faults, finished in {done['seconds']:.1f} s",
             *done["notes"],
             flush=True,
         )
@@ -285,7 +289,7 @@ def slow(bench: Bench, given: argparse.Namespace) -> None:
     bench.verify(done["snapshot"])
     print(
         f"resumed: {done['resumed'] / _MB:.0f} MB were stored, "
-        f"{(bench.sent() - bench.stored(host)) / 2**20:.1f} MiB sent twice"
+        f"{(bench.sent()[0] - bench.stored(host)) / 2**20:.1f} MiB sent twice"
     )
 
 
