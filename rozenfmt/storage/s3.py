@@ -12,7 +12,6 @@ to read, and S3 counts HEAD as a read.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import re
 import weakref
@@ -24,7 +23,7 @@ from rozenfmt.errors import RozenError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, ObjectInfo
 from rozenfmt.storage.redact import Redactor, server_of
 from rozenfmt.storage.retry import Retries, RetryPolicy, acall
-from rozenfmt.storage.s3_body import read_body, sent
+from rozenfmt.storage.s3_body import Body, read_body, sent
 from rozenfmt.storage.s3_errors import FORBIDDEN, IntegrityError, code_of, describe, explain, is_throttle, is_transient
 from rozenfmt.storage.throttle import Limiter
 from rozenfmt.storage.upload import check_name, check_range
@@ -242,7 +241,7 @@ class S3Storage:
         token: dict[str, str] = {}
         while True:
             page = self.run(
-                self.request("list_multipart_uploads", Bucket=self.bucket, Prefix=self.folder + prefix, **token),
+                self._unfinished(prefix, token),
                 action="list the unfinished uploads in",
                 name=None,
                 permission="s3:ListBucketMultipartUploads",
@@ -398,8 +397,6 @@ class S3Storage:
         body = arguments.pop("Body", None)
         if body is None:
             return await call(method, **arguments)
-        if isinstance(body, io.BytesIO):
-            body = body.getvalue()  # shares its memory
         if not body:
             # Not a file: with those botocore asks the server to continue, which some do not answer for nothing.
             return await call(method, **arguments, Body=b"")
@@ -408,6 +405,7 @@ class S3Storage:
             sending: Awaitable[object] = call(method, **arguments, Body=body)
             return sending
 
+        body = body if isinstance(body, Body) else Body([body])
         return await sent(request, body, pace=self._sending, stall=self._stall, alive=self.retry.alive)
 
     async def _find_endpoint(self) -> None:
@@ -554,6 +552,17 @@ class S3Storage:
         finally:
             for _length, future in ahead:
                 future.cancel()
+
+    async def _unfinished(self, prefix: str, token: Mapping[str, str]) -> Any:
+        try:
+            return await self.request(
+                "list_multipart_uploads", Bucket=self.bucket, Prefix=self.folder + prefix, **token
+            )
+        except Exception as error:
+            # What rclone's server answers for a bucket in which no upload was begun since it was started.
+            if code_of(error)[0] == "NoSuchUpload":
+                return {}
+            raise
 
     async def _size(self, key: str, name: str) -> int:
         try:

@@ -18,7 +18,6 @@ import base64
 import contextlib
 import datetime as dt
 import hashlib
-import io
 import re
 import threading
 import time
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from rozenfmt.errors import ConflictError, StorageError, UsageError
 from rozenfmt.storage.base import Leftover, Mark, ObjectInfo
 from rozenfmt.storage.retry import acall
+from rozenfmt.storage.s3_body import Body
 from rozenfmt.storage.s3_errors import FORBIDDEN, NOT_FOUND, IntegrityError, code_of, is_transient
 from rozenfmt.storage.upload import BaseUpload
 
@@ -216,7 +216,7 @@ class S3Upload(BaseUpload):
 
     def _mark(self) -> Mark | None:
         # What was not begun costs nothing to begin again.
-        return None if self._upload_id is None else Mark(self.written, self._buffer.peek())
+        return None if self._upload_id is None else Mark(self.written, b"".join(self._buffer.body()))
 
     def _details(self, mark: Mark) -> dict[str, Any] | None:
         for number, future in list(self._in_flight.items()):
@@ -242,8 +242,8 @@ class S3Upload(BaseUpload):
     def can_go_on(self) -> bool:
         """Whether all parts that the server has are either known, or can be replaced."""
         known = set(range(1, self._sealed + 1))
-        last = self._buffer.peek()  # a part that is not full may have been the last one
-        if self._listed.get(self._sealed + 1) == (_md5(last).hex(), len(last)):
+        last = self._buffer.body()  # a part that is not full may have been the last one
+        if self._listed.get(self._sealed + 1) == (last.md5().hex(), len(last)):
             known.add(self._sealed + 1)
         return self._listed.keys() <= known or self.replaces_parts
 
@@ -262,8 +262,8 @@ class S3Upload(BaseUpload):
             self._upload_id = self._storage.run(
                 self._begin(), action="begin", name=self.name, permission="s3:PutObject and s3:ListBucket"
             )
-        data = self._buffer.take()
-        if number in self._listed and self._is_there(number, data):
+        body = self._buffer.take()
+        if number in self._listed and self._is_there(number, body):
             return
         self._storage.wait_for_slot(self._slots)
         oldest = min(self._in_flight, default=number)
@@ -271,17 +271,17 @@ class S3Upload(BaseUpload):
             self._accept(oldest)
         self._collect()
         # The work must not refer to the upload: one that is dropped is to be collected.
-        work = _put_part(self._storage, self._key, self._upload_id, number=number, data=data)
+        work = _put_part(self._storage, self._key, self._upload_id, number=number, body=body)
         future = self._storage.submit(work)
         slots = self._slots
         future.add_done_callback(lambda _done: slots.release())
         self._sealed = number
         self._in_flight[number] = future
 
-    def _is_there(self, number: int, data: bytes) -> bool:
+    def _is_there(self, number: int, body: Body) -> bool:
         """Whether the server has a part from before, as it would be sent now."""
-        digest = _md5(data)
-        if self._listed[number] != (digest.hex(), len(data)):
+        digest = body.md5()
+        if self._listed[number] != (digest.hex(), len(body)):
             return False
         self._sealed = number
         self._digests[number] = digest
@@ -307,15 +307,15 @@ class S3Upload(BaseUpload):
         self._began = _server_time(answer)
         return str(answer["UploadId"])
 
-    async def _put_whole(self, data: bytes) -> None:
-        digest = hashlib.md5(data, usedforsecurity=False)
-        self._digests[1] = digest.digest()
+    async def _put_whole(self, body: Body) -> None:
+        digest = body.md5()
+        self._digests[1] = digest
         arguments = {
             "Bucket": self._storage.bucket,
             "Key": self._key,
-            "ContentMD5": base64.b64encode(digest.digest()).decode(),
+            "ContentMD5": base64.b64encode(digest).decode(),
         }
-        await self._publish("put_object", arguments, digest.hexdigest(), body=data)
+        await self._publish("put_object", arguments, digest.hex(), body=body)
 
     async def _complete(self) -> None:
         digests = hashlib.md5(b"".join(digest for _, digest in sorted(self._digests.items())), usedforsecurity=False)
@@ -329,7 +329,7 @@ class S3Upload(BaseUpload):
         await self._publish("complete_multipart_upload", arguments, f"{digests.hexdigest()}-{len(parts)}")
 
     async def _publish(
-        self, method: str, arguments: dict[str, Any], expected: str, *, body: bytes | None = None
+        self, method: str, arguments: dict[str, Any], expected: str, *, body: Body | None = None
     ) -> None:
         """The request that makes the object visible, and whatever it takes to know that it did.
 
@@ -390,21 +390,20 @@ class S3Upload(BaseUpload):
             await self._refuse_existing()
         return False
 
-    async def _send(self, method: str, arguments: dict[str, Any], body: bytes | None) -> str:
+    async def _send(self, method: str, arguments: dict[str, Any], body: Body | None) -> str:
         """One attempt; once more without the condition if the server refuses the header itself."""
         storage = self._storage
 
-        def request() -> dict[str, Any]:
-            return arguments if body is None else {**arguments, "Body": io.BytesIO(body)}
-
+        if body is not None:
+            arguments["Body"] = body
         try:
-            answer = await storage.send(method, request())
+            answer = await storage.send(method, arguments)
         except Exception as error:
             refused = "IfNoneMatch" in arguments and code_of(error)[0] in _HEADER_REFUSED
             if not refused or storage.conditional is True:
                 raise
             del arguments["IfNoneMatch"]
-            answer = await storage.send(method, request())
+            answer = await storage.send(method, arguments)
             storage.conditional = False
         etag = _etag(answer)
         if body is not None:
@@ -525,7 +524,7 @@ async def abort(storage: S3Storage, key: str, upload_id: str, *, check: bool) ->
 
 
 class _Buffer:
-    """Bytes for the next part: pieces that were given, put together once."""
+    """Bytes for the next part: pieces that were given, never put together."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes | memoryview] = []
@@ -536,16 +535,16 @@ class _Buffer:
         self._pieces.append(piece)
         self.size += len(piece)
 
-    def peek(self) -> bytes:
+    def body(self) -> Body:
         """What is in it."""
-        return b"".join(self._pieces)
+        return Body(self._pieces)
 
-    def take(self) -> bytes:
+    def take(self) -> Body:
         """What is in it; it is empty afterwards."""
-        data = self.peek()
+        body = self.body()
         self._pieces.clear()
         self.size = 0
-        return data
+        return body
 
 
 class _Gone(Exception):  # noqa: N818 - not an error
@@ -564,14 +563,10 @@ async def _gone(storage: S3Storage, method: str, arguments: Mapping[str, Any]) -
         raise
 
 
-def _md5(data: bytes) -> bytes:
-    return hashlib.md5(data, usedforsecurity=False).digest()
-
-
-async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int, data: bytes) -> tuple[str, bytes]:
+async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int, body: Body) -> tuple[str, bytes]:
     """Send one part until it is accepted; returns its ETag and MD5."""
     # In a thread: it takes longer than all else that is done with these bytes.
-    digest = await asyncio.to_thread(_md5, data)
+    digest = await asyncio.to_thread(body.md5)
 
     arguments = {"Bucket": storage.bucket, "Key": key, "UploadId": upload_id, "PartNumber": number}
 
@@ -580,15 +575,15 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
         checked = {"ContentMD5": base64.b64encode(digest).decode()}
         try:
             more = {} if storage.answers_md5 else checked
-            answer = await storage.send("upload_part", {**arguments, **more, "Body": io.BytesIO(data)})
+            answer = await storage.send("upload_part", {**arguments, **more, "Body": body})
         except Exception as error:
             if not storage.answers_md5 or code_of(error)[0] not in _MD5_WANTED:
                 raise
             storage.answers_md5 = False
-            answer = await storage.send("upload_part", {**arguments, **checked, "Body": io.BytesIO(data)})
+            answer = await storage.send("upload_part", {**arguments, **checked, "Body": body})
         storage.saw_md5(_etag(answer) == digest.hex())
         _compare_md5(answer, digest, f"part {number}")
-        storage.part_took(len(data), time.monotonic() - started)
+        storage.part_took(len(body), time.monotonic() - started)
         return str(answer["ETag"])
 
     return await acall(storage.retry, once, is_transient), digest

@@ -54,7 +54,7 @@ class Counting:
             self.requests[CLASSES.get(method, method)] += 1
             body = arguments.get("Body")
             if body is not None:
-                self.up += len(body.getbuffer()) if hasattr(body, "getbuffer") else len(body)
+                self.up += len(body)
             answer = await send(storage, method, arguments)
             if method == "get_object":
                 self.down += int(answer["ContentLength"])

@@ -44,9 +44,9 @@ log = os.open(given["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 send, seen = s3.S3Storage.send, set()
 async def counting(self, method, arguments):
     body = arguments.get("Body")
-    if hasattr(body, "getbuffer"):
+    if body is not None:
         part = method, arguments["Key"], arguments.get("PartNumber")
-        os.write(log, f"{len(body.getbuffer())} {int(part in seen)}\\n".encode())
+        os.write(log, f"{len(body)} {int(part in seen)}\\n".encode())
         seen.add(part)
     return await send(self, method, arguments)
 s3.S3Storage.send = counting
@@ -214,7 +214,8 @@ def kills(bench: Bench, given: argparse.Namespace) -> None:
         worst, killed = max(worst, twice), killed + died
         print(
             f"{number}: {'killed' if died else 'had finished'} after {moment:.1f} s, {done['resumed'] / _MB:.0f} MB "
-            f"were stored, {twice / 2**20:.1f} MiB sent twice, {retried / 2**20:.0f} MiB for faults, finished in {done['seconds']:.1f} s",
+            f"were stored, {twice / 2**20:.1f} MiB sent twice, {retried / 2**20:.0f} MiB for faults, "
+            f"finished in {done['seconds']:.1f} s",
             *done["notes"],
             flush=True,
         )

@@ -18,8 +18,10 @@ import pytest
 from rozenfmt.errors import ConflictError, StorageError, UsageError
 from rozenfmt.storage import ObjectInfo, RetryPolicy
 from rozenfmt.storage.s3 import S3Storage
+from rozenfmt.storage.s3_body import Body, SentBody
 from rozenfmt.storage.s3_errors import code_of, explain, is_transient
 from rozenfmt.storage.s3_upload import S3Upload, choose_part_size
+from rozenfmt.testing.servers import rclone_server
 from rozenfmt.testing.storage import pattern
 
 if TYPE_CHECKING:
@@ -61,12 +63,15 @@ class Faulty(S3Storage):
         self.arguments: list[Mapping[str, Any]] = []
         self.before: dict[str, list[Exception | None]] = {}
         self.after: dict[str, list[Exception | None]] = {}
+        self.ask: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         self.change: dict[str, Callable[[dict[str, Any]], None]] = {}
 
     async def send(self, method: str, arguments: Mapping[str, Any]) -> Any:
         self.sent.append(method)
         self.arguments.append(dict(arguments))
         self._fail(self.before, method)
+        if method in self.ask:
+            self.ask[method](arguments)
         if method == "list_objects_v2" and self.page:
             arguments = {"MaxKeys": self.page, **arguments}
         answer = await super().send(method, arguments)
@@ -112,13 +117,8 @@ def put(storage: S3Storage, name: str, data: bytes, *, overwrite: bool = False) 
 
 
 def unfinished(storage: S3Storage) -> list[str]:
-    """Keys of unfinished uploads, in this storage's folder."""
-
-    async def ask() -> Any:
-        return await S3Storage.send(storage, "list_multipart_uploads", {"Bucket": storage.bucket})
-
-    answer = storage.run(ask(), action="list", name=None, permission="")
-    return [item["Key"] for item in answer.get("Uploads", ()) if item["Key"].startswith(storage.key("x")[:-1])]
+    """Names of unfinished uploads, in this storage's folder."""
+    return [found.name for found in storage.leftovers("")]
 
 
 # Parts
@@ -187,13 +187,92 @@ def test_one_part_is_one_request(storage: Faulty, size: int) -> None:
 def test_parts_have_one_size(storage: Faulty, size: int, sizes: list[int]) -> None:
     put(storage, "a", pattern(size))
     sent = [
-        (arguments["PartNumber"], len(arguments["Body"].getvalue()))
+        (arguments["PartNumber"], len(arguments["Body"]))
         for method, arguments in zip(storage.sent, storage.arguments, strict=True)
         if method == "upload_part"
     ]
     assert sorted(sent) == list(enumerate(sizes, start=1))
     assert "list_multipart_uploads" not in storage.sent
     assert "head_object" not in storage.sent
+
+
+def checked_parts(storage: Faulty) -> list[bool]:
+    """Whether each part carried a checksum for the server to compare."""
+    return [
+        "ContentMD5" in arguments
+        for method, arguments in zip(storage.sent, storage.arguments, strict=True)
+        if method == "upload_part"
+    ]
+
+
+def write_in_turn(storage: Faulty) -> None:
+    """Three parts, each accepted before the next one is sent."""
+    storage.parallel = 1
+    put(storage, "a", pattern(2 * PART + 1))
+
+
+def test_parts_that_are_answered_with_their_md5_carry_none(moto: Faulty) -> None:
+    write_in_turn(moto)
+    assert checked_parts(moto) == [True, False, False]
+
+
+@pytest.mark.parametrize("etag", ["not-an-md5", "0" * 32])
+def test_parts_that_are_answered_with_something_else_carry_their_md5(moto: Faulty, etag: str) -> None:
+    real: dict[int, str] = {}
+
+    def encrypted(answer: dict[str, Any]) -> None:
+        # As with KMS: what looks like an MD5 is none.
+        real[len(real) + 1] = answer["ETag"]
+        answer.update(ETag=f'"{etag}"', ServerSideEncryption="aws:kms")
+
+    def honest(arguments: Mapping[str, Any]) -> None:
+        for part in arguments["MultipartUpload"]["Parts"]:
+            part["ETag"] = real[part["PartNumber"]]
+
+    moto.change["upload_part"] = encrypted
+    moto.ask["complete_multipart_upload"] = honest
+    write_in_turn(moto)
+    assert checked_parts(moto) == [True, True, True]
+
+
+def test_a_server_that_wants_checksums_gets_them(moto: Faulty) -> None:
+    moto.before["upload_part"] = [None, refusal("InvalidRequest", 400)]
+    write_in_turn(moto)
+    assert checked_parts(moto) == [True, False, True, True]
+    assert b"".join(moto.stream("a")) == pattern(2 * PART + 1)
+
+
+def test_a_part_that_arrived_differently_is_sent_again(moto: Faulty) -> None:
+    wrong = [False, True]
+
+    def other(answer: dict[str, Any]) -> None:
+        if wrong and wrong.pop(0):
+            answer["ETag"] = f'"{"0" * 32}"'
+
+    moto.change["upload_part"] = other
+    write_in_turn(moto)
+    assert len(checked_parts(moto)) == 4
+    assert b"".join(moto.stream("a")) == pattern(2 * PART + 1)
+
+
+def test_a_body_is_cut_across_buffers() -> None:
+    data = pattern(1000)
+    body = Body([data[:1], data[1:1], data[1:400], memoryview(data)[400:]])
+    assert len(body) == 1000
+    for start, end in [(0, 0), (0, 1), (0, 2), (1, 400), (399, 401), (0, 1000), (990, 2000), (1000, 1001)]:
+        assert bytes(body.cut(start, end)) == data[start:end]
+    assert isinstance(body.cut(400, 1000), memoryview)
+    assert body.md5() == hashlib.md5(data, usedforsecurity=False).digest()
+    file = SentBody(body, None, lambda _count: None)
+    assert [file.read(7), file.tell(), file.seek(-3, 2), file.read(), file.read()] == [data[:7], 7, 997, data[-3:], b""]
+    assert [file.seek(0), file.read(None), file.tell(), file.seek(-1000, 1)] == [0, data, 1000, 0]
+
+
+def test_nothing_is_unfinished_where_nothing_was_begun() -> None:
+    with rclone_server() as server:
+        storage = S3Storage(f"{server.url}/new", server.storage_options)
+        assert list(storage.leftovers("")) == []
+        storage.close()
 
 
 def test_parts_in_flight_are_bounded(moto_s3: Server) -> None:
@@ -303,7 +382,7 @@ def test_discard_aborts_own_upload_only(storage: Faulty) -> None:
     upload = storage.create("a", part_size=PART)
     upload.write(bytes(2 * PART + 1))
     upload.discard()
-    assert unfinished(storage) == [storage.key("other")]
+    assert unfinished(storage) == ["other"]
     other.commit()
     assert [info.name for info in storage.list()] == ["other"]
 

@@ -43,8 +43,8 @@ if given["small"]:
 send = s3.S3Storage.send
 async def counting(self, method, arguments):
     body = arguments.get("Body")
-    if hasattr(body, "getbuffer"):
-        os.write(log, f"{len(body.getbuffer())}\\n".encode())
+    if body is not None:
+        os.write(log, f"{len(body)}\\n".encode())
     if given["how"] == "network" and left <= 0:
         raise ConnectionResetError
     if not method.startswith("complete"):
