@@ -11,7 +11,7 @@ import sys
 import traceback
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -266,6 +266,24 @@ def test_a_body_is_cut_across_buffers() -> None:
     file = SentBody(body, None, lambda _count: None)
     assert [file.read(7), file.tell(), file.seek(-3, 2), file.read(), file.read()] == [data[:7], 7, 997, data[-3:], b""]
     assert [file.seek(0), file.read(None), file.tell(), file.seek(-1000, 1)] == [0, data, 1000, 0]
+
+
+def test_parts_that_were_accepted_are_let_go(moto_s3: Server) -> None:
+    class Watched(S3Storage):
+        sent: ClassVar[list[weakref.ref[Body]]] = []
+        alive = 0
+
+        async def send(self, method: str, arguments: Mapping[str, Any]) -> Any:
+            if method == "upload_part":
+                self.sent.append(weakref.ref(arguments["Body"]))
+                self.alive = max(self.alive, sum(one() is not None for one in self.sent))
+            return await super().send(method, arguments)
+
+    storage = Watched(f"{moto_s3.url}/{uuid.uuid4().hex}", moto_s3.storage_options)
+    put(storage, "a", bytes(10 * PART))
+    assert len(storage.sent) == 10
+    assert storage.alive <= storage.parallel + 1
+    storage.close()
 
 
 def test_nothing_is_unfinished_where_nothing_was_begun() -> None:
