@@ -91,7 +91,7 @@ class Draft:
         padded = b"".join((*pieces, bytes(_ROOM)))
         return cls(block_type, record, memoryview(padded)[:-_ROOM], compression, padded)
 
-    def gave(self, body: bytes) -> bool:
+    def gave(self, body: bytes | memoryview) -> bool:
         """Whether a body is this block's."""
         if self.padded:  # comparing views would take it byte by byte
             return len(body) == len(self.body) and self.padded.startswith(body)

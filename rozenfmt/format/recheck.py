@@ -11,7 +11,7 @@ from rozenfmt.errors import ArchiveError
 
 from . import codecs, crypto, records
 from .blocks import RECORDS, Draft, SealedBlock, Slot, unpad
-from .registry import BLOCK_TYPES, Body, Seal, Suite
+from .registry import BLOCK_TYPES, Body, Codec, Seal, Suite
 
 __all__ = ["gives_back"]
 
@@ -61,4 +61,7 @@ def _matches(draft: Draft, plain: bytes, body: bytes, bucket: int) -> bool:
         return not body and not draft.body
     if record.encoded + -record.encoded % bucket != len(body):
         return False
-    return draft.gave(codecs.decode(record.codec or 0, memoryview(body)[: record.encoded], record.size))
+    encoded = memoryview(body)[: record.encoded]
+    if record.codec == Codec.STORED and record.size == record.encoded:
+        return draft.gave(encoded)  # decoding would copy it
+    return draft.gave(codecs.decode(record.codec or 0, encoded, record.size))

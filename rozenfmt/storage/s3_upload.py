@@ -574,7 +574,7 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
         started = time.monotonic()
         checked = {"ContentMD5": base64.b64encode(digest).decode()}
         try:
-            more = {} if storage.answers_md5 else checked
+            more = {} if storage.answers_md5 and storage.replaces_parts else checked
             answer = await storage.send("upload_part", {**arguments, **more, "Body": body})
         except Exception as error:
             if not storage.answers_md5 or code_of(error)[0] not in _MD5_WANTED:
