@@ -136,8 +136,7 @@ class S3Storage:
         self._part_rate: float | None = None  # bytes per second of one connection, as parts showed
         # Whether parts are answered with the MD5 of what arrived: then this is compared, and the header that would
         # have the server compare it is left out, since hashing twice is the half of what some servers do for a part.
-        # Only without TLS, in one's own network: elsewhere the line is slower.  And only where a part can be replaced
-        # if it arrived differently; a server that cannot take one back must refuse it in the first place.
+        # Only without TLS, in one's own network: elsewhere the line is slower.
         self.answers_md5: bool | None = None
         # Whether a part that is sent again with other bytes replaces the first one; None until it was tried.
         self.replaces_parts: bool | None = None

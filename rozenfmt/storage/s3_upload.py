@@ -569,12 +569,27 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
     digest = await asyncio.to_thread(body.md5)
 
     arguments = {"Bucket": storage.bucket, "Key": key, "UploadId": upload_id, "PartNumber": number}
+    torn = False
 
     async def once() -> str:
+        try:
+            return await attempt()
+        except Exception as error:
+            if torn and code_of(error)[1] == _NOT_IMPLEMENTED:
+                msg = (
+                    f"part {number} of {storage.redactor.text(f's3://{storage.bucket}/{key}')} arrived differently "
+                    "than it was sent, and this server cannot replace a part; run it again, which begins this "
+                    "object again, and find out what changes bytes on the way"
+                )
+                raise StorageError(msg) from None
+            raise
+
+    async def attempt() -> str:
+        nonlocal torn
         started = time.monotonic()
         checked = {"ContentMD5": base64.b64encode(digest).decode()}
         try:
-            more = {} if storage.answers_md5 and storage.replaces_parts else checked
+            more = {} if storage.answers_md5 else checked
             answer = await storage.send("upload_part", {**arguments, **more, "Body": body})
         except Exception as error:
             if not storage.answers_md5 or code_of(error)[0] not in _MD5_WANTED:
@@ -582,6 +597,7 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
             storage.answers_md5 = False
             answer = await storage.send("upload_part", {**arguments, **checked, "Body": body})
         storage.saw_md5(_etag(answer) == digest.hex())
+        torn = True
         _compare_md5(answer, digest, f"part {number}")
         storage.part_took(len(body), time.monotonic() - started)
         return str(answer["ETag"])

@@ -208,20 +208,12 @@ def checked_parts(storage: Faulty) -> list[bool]:
 def write_in_turn(storage: Faulty) -> None:
     """Three parts, each accepted before the next one is sent."""
     storage.parallel = 1
-    storage.replaces_parts = True
     put(storage, "a", pattern(2 * PART + 1))
 
 
 def test_parts_that_are_answered_with_their_md5_carry_none(moto: Faulty) -> None:
     write_in_turn(moto)
     assert checked_parts(moto) == [True, False, False]
-
-
-@pytest.mark.parametrize("replaces", [None, False])
-def test_parts_that_cannot_be_replaced_carry_their_md5(moto: Faulty, *, replaces: bool | None) -> None:
-    moto.replaces_parts = replaces
-    put(moto, "a", pattern(2 * PART + 1))
-    assert checked_parts(moto) == [True, True, True]
 
 
 @pytest.mark.parametrize("etag", ["not-an-md5", "0" * 32])
