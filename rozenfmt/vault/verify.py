@@ -345,12 +345,14 @@ class _Verify:
             self._progress(Progress("verify", 0, 0, 0, total, b""))
         # Metadata first: by then every directory that is looked at below is known to be whole, or not.
         self._read_objects([row for row in rows if row[1].kind is Kind.METADATA], tree)
-        data = [row for row in rows if row[1].kind is Kind.DATA]
+        # The biggest first: of a content that was changed, nearly all is in one, and what is new in smaller ones.
+        data = sorted((row for row in rows if row[1].kind is Kind.DATA), key=lambda row: -row[2].size)
         if self._depth == LEVELS.index("contents"):
+            tree.number(key for key, _, _ in data)
             for snapshot in self.snapshots:
                 tree.walk(snapshot)
             if self._sample is None:
-                tree.expect(key for key, _, _ in data)
+                tree.expect()
         self._read_objects(data, tree)
 
     def _read_objects(self, rows: Iterable[tuple[Key, _Needed, ObjectInfo]], tree: TreeVerifier) -> None:

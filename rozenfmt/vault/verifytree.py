@@ -114,7 +114,7 @@ class TreeVerifier:
         self._runs = TempRuns()
         self._wanted = Sorter(self._runs, _ROW.size)
         self._held = Sorter(self._runs, _ROW.size)
-        self._passing = PassingContents(self._runs, self._passed)
+        self._passing = PassingContents(self._runs, self._passed, self._again)
         self._numbers: dict[Key, int] = {}
         self._snapshots: list[Snapshot] = []
         self._db = sqlite3.connect("", isolation_level=None)
@@ -289,10 +289,13 @@ class TreeVerifier:
             return True
         return int.from_bytes(crypto.digest(self._salt, key)[:7], "little") < self._sample * (1 << 56)
 
-    def expect(self, order: Iterable[Key]) -> None:
-        """Have contents in parts hashed while their archives are read, which will be in this order."""
+    def number(self, order: Iterable[Key]) -> None:
+        """Archives will be read in this order; to be told before anything refers to them."""
         for key in order:
             self._number(key)
+
+    def expect(self) -> None:
+        """Have contents in parts hashed while their archives are read."""
         for snapshot, rows in self._contents():
             for number, one, size, archive, block, piece, _ in rows:
                 try:
@@ -300,6 +303,15 @@ class TreeVerifier:
                     self._passing.add(number, self._expected(snapshot, parts))
                 except (ArchiveError, StorageError):
                     continue  # it stays among the contents, and ``finish`` tells
+
+    def _again(self, number: int) -> tuple[Iterator[tuple[int, Part]], Callable[[Part], memoryview]]:
+        """The parts of a content once more, and what reads one of them."""
+        query = "SELECT snapshot, id, size, archive, block, piece FROM contents WHERE number = ?"
+        at, *stored = self._db.execute(query, (number,)).fetchone()
+        snapshot = self._snapshots[at]
+        block_type, parts = snapshot.parts(_stored(*stored))
+        numbered = ((self._number(key_of(snapshot, part.archive)) if part.id else 0, part) for part in parts)
+        return numbered, lambda part: snapshot.part_data(part, block_type)
 
     def _expected(self, snapshot: Snapshot, parts: Iterable[Part]) -> Iterator[tuple[int, Part]]:
         """Parts with their archives, each noted as something that must be held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from blake3 import blake3
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rozenfmt.archive.writer import TempRuns
+from rozenfmt.errors import BlockError
 from rozenfmt.format.blocks import Block
 from rozenfmt.format.nodes import Part
 from rozenfmt.format.records import PiecesRecord
@@ -27,7 +29,13 @@ def block(sequence: int, pieces: list[bytes]) -> Block:
     return Block(b"PACK", sequence, record, body, bytes(32), bytes(32), len(body))
 
 
-def run(stored: Stored, contents: list[list[tuple[int, Part]]], *, lost: int | None = None) -> dict[int, bytes]:
+def run(
+    stored: Stored,
+    contents: list[list[tuple[int, Part]]],
+    *,
+    lost: int | None = None,
+    fetches: list[tuple[int, Part]] | None = None,
+) -> dict[int, bytes]:
     """Have everything pass by, one block perhaps not; returns the digests of those that were told."""
     told: dict[int, bytes] = {}
     sizes: dict[int, int] = {}
@@ -36,9 +44,24 @@ def run(stored: Stored, contents: list[list[tuple[int, Part]]], *, lost: int | N
         assert number not in told
         told[number], sizes[number] = digest, size
 
+    gone = sorted(stored)[lost] if lost is not None and lost < len(stored) else None
+
+    def again(number: int) -> tuple[list[tuple[int, Part]], Callable[[Part], memoryview]]:
+        places = {id(part): (archive, part.block) for archive, part in contents[number]}
+
+        def read(part: Part) -> memoryview:
+            fetched.append((number, part))
+            pieces = stored.get(places[id(part)], [])
+            if places[id(part)] == gone or part.piece >= len(pieces) or len(pieces[part.piece]) != part.length:
+                raise BlockError("it is not there")
+            return memoryview(pieces[part.piece])
+
+        return contents[number], read
+
+    fetched: list[tuple[int, Part]] = [] if fetches is None else fetches
     runs = TempRuns()
     try:
-        watch = PassingContents(runs, whole)
+        watch = PassingContents(runs, whole, again)
         for number, parts in enumerate(contents):
             watch.add(number, parts)
         for at, (archive, sequence) in enumerate(sorted(stored)):
@@ -98,8 +121,25 @@ def test_what_comes_early_is_kept() -> None:
     assert run(STORED, contents) == {number: digest(STORED, one) for number, one in enumerate(contents)}
 
 
+def test_what_lies_in_other_archives_is_fetched() -> None:
+    changed = content(STORED, (2, 0, 0), 8, (1, 0, 0), (1, 0, 1), 3, (2, 0, 1), (2, 0, 0), (1, 1, 0), (2, 0, 0), 5)
+    fetched: list[tuple[int, Part]] = []
+    assert run(STORED, [changed], fetches=fetched) == {0: digest(STORED, changed)}
+    assert [part.piece for _, part in fetched] == [0, 1, 0]  # the last one came by itself
+
+
+def test_no_more_is_fetched_than_reading_again_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "_FETCHED_MORE", passing._BLOCK)
+    two = {**STORED, (2, 1): [b"seventh"]}
+    changed = content(two, (2, 0, 0), (1, 0, 0), (2, 1, 0), (1, 0, 1), (1, 1, 0))
+    fetched: list[tuple[int, Part]] = []
+    assert run(two, [changed], fetches=fetched) == {0: digest(two, changed)}
+    assert [(part.block, part.piece) for _, part in fetched] == [(0, 0)]
+
+
 def test_a_content_of_which_too_much_comes_early_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passing, "_MOST_KEPT", 400)
+    monkeypatch.setattr(passing, "_FETCHED_MORE", 0)
     contents = [
         content(STORED, (2, 0, 0), (1, 0, 0)),
         content(STORED, (1, 1, 0), (1, 0, 1)),
