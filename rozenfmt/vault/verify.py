@@ -80,7 +80,7 @@ def verify(
     - ``hashes``: every stored byte of these is as it was written, by its hashes; host and signature are right.
     - ``opened``: with the keys at hand, everything opens and obeys the format.
     - ``contents``: every directory, content and part of a content has its id, and the totals are right. Contents
-      whose parts are not stored in order are read a second time, each once, to compare the whole with its id.
+      whose parts lie scattered over many places are read a second time, each once, to compare the whole with its id.
 
     With a sample, that share of the archives is read; for ``contents``, that share of the contents, directories
     all, and of data archives no more than the blocks of these.

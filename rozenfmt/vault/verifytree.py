@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from rozenfmt.archive.check import Damage
 from rozenfmt.archive.fetch import Fetcher
+from rozenfmt.archive.source import Cache
 from rozenfmt.archive.streamwriter import hash_zeros
 from rozenfmt.archive.treereader import Place, place_of
 from rozenfmt.archive.writer import TempRuns
@@ -45,6 +46,7 @@ __all__ = ["TreeVerifier"]
 _ROW: Final = struct.Struct(">IQQ32sQ")
 _ANY: Final = (1 << 64) - 1
 _KEY: Final = 20  # bytes of a row that are the place
+_FETCHED_BYTES: Final = 8 << 20
 _PROGRESS_SECONDS: Final = 0.1
 
 _SCHEMA: Final = """
@@ -114,6 +116,7 @@ class TreeVerifier:
         self._runs = TempRuns()
         self._wanted = Sorter(self._runs, _ROW.size)
         self._held = Sorter(self._runs, _ROW.size)
+        self._fetched: Cache[Block] = Cache(_FETCHED_BYTES)
         self._passing = PassingContents(self._runs, self._passed, self._again)
         self._numbers: dict[Key, int] = {}
         self._snapshots: list[Snapshot] = []
@@ -309,9 +312,18 @@ class TreeVerifier:
         query = "SELECT snapshot, id, size, archive, block, piece FROM contents WHERE number = ?"
         at, *stored = self._db.execute(query, (number,)).fetchone()
         snapshot = self._snapshots[at]
-        block_type, parts = snapshot.parts(_stored(*stored))
+        _, parts = snapshot.parts(_stored(*stored))
         numbered = ((self._number(key_of(snapshot, part.archive)) if part.id else 0, part) for part in parts)
-        return numbered, lambda part: snapshot.part_data(part, block_type)
+        return numbered, lambda part: self._fetch(snapshot, part)
+
+    def _fetch(self, snapshot: Snapshot, part: Part) -> memoryview:
+        """A part of a block that does not pass by just now."""
+        place = (*key_of(snapshot, part.archive), part.block)
+        block = self._fetched.get(place)
+        if block is None:
+            block = snapshot.source_of(part.archive).load(part.block)
+            self._fetched.put(place, block, len(block.body))
+        return _cut(snapshot, part, block)
 
     def _expected(self, snapshot: Snapshot, parts: Iterable[Part]) -> Iterator[tuple[int, Part]]:
         """Parts with their archives, each noted as something that must be held."""
