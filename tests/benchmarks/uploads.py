@@ -45,7 +45,7 @@ send, seen = s3.S3Storage.send, set()
 async def counting(self, method, arguments):
     body = arguments.get("Body")
     if body is not None:
-        part = method, arguments["Key"], arguments.get("PartNumber")
+        part = method, arguments["Key"], arguments.get("UploadId"), arguments.get("PartNumber")
         os.write(log, f"{len(body)} {int(part in seen)}\\n".encode())
         seen.add(part)
     return await send(self, method, arguments)
