@@ -588,7 +588,17 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
         storage.part_took(len(body), time.monotonic() - started)
         return str(answer["ETag"])
 
-    return await acall(storage.retry, once, is_transient), digest
+    try:
+        return await acall(storage.retry, once, is_transient), digest
+    except Exception as error:
+        # Some servers take fewer parts than Amazon.  Nothing else is different about this one.
+        if number == 1 or code_of(error)[0] != "InvalidArgument":
+            raise
+        msg = (
+            f"{storage.redactor.text(f's3://{storage.bucket}/{key}')}: the server refuses part {number}, and seems to "
+            f"take {number - 1} parts of an upload at most; pass a larger part_size, or for a vault a smaller data_size"
+        )
+        raise StorageError(msg, fatal=True) from storage.redactor.cause(error)
 
 
 def _compare_md5(answer: Mapping[str, Any], digest: bytes, what: str) -> None:

@@ -185,6 +185,22 @@ def test_too_many_parts(moto: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [info.name for info in moto.list()] == ["fits"]
 
 
+def test_a_server_that_takes_fewer_parts(storage: Faulty) -> None:
+    def few(arguments: Mapping[str, Any]) -> None:
+        if arguments["PartNumber"] > 2:
+            raise refusal("InvalidArgument", 400)
+
+    storage.ask["upload_part"] = few
+    assert put(storage, "fits", bytes(2 * PART)).size == 2 * PART
+    upload = storage.create("a", part_size=PART)
+    with pytest.raises(StorageError, match=r"take 2 parts .* smaller data_size") as caught:
+        upload.write(bytes(2 * PART + 1))
+        upload.commit(keep=True)
+    assert caught.value.fatal
+    upload.discard()
+    assert unfinished(storage) == []
+
+
 @pytest.mark.parametrize("size", [0, 1, PART - 1, PART])
 def test_one_part_is_one_request(storage: Faulty, size: int) -> None:
     put(storage, "a", bytes(size))
