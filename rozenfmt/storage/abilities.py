@@ -91,7 +91,11 @@ _KNOWN: Final[dict[str, _Known]] = {
     ),
     # Of S3.
     "multipart": _Known("s3", "archives of more than one part", "nothing bigger than a part can be stored"),
-    "list_parts": _Known("s3", "resuming an upload", "an interrupted upload begins anew"),
+    "list_parts": _Known(
+        "s3",
+        "seeing what is there before an upload is resumed",
+        "what this machine noted is believed; if parts were lost the upload fails at its end, and begins anew",
+    ),
     "replace_part": _Known(
         "s3",
         "resuming an upload without a copy on this disk",

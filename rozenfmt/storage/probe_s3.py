@@ -398,9 +398,20 @@ class S3Probe(CommonProbe):
         return IGNORED, "If-None-Match is accepted, and the object replaced"
 
     def _replace_part(self, key: str, upload_id: str, data: bytes) -> tuple[AbilityResult, str]:
-        self._part(key, upload_id, data[: len(data) // 2])
+        less = data[: len(data) // 2]
+        if not self.findings.yes("list_parts"):
+            return self._replaced(self._key("replaced"), data, less)
+        self._part(key, upload_id, less)
         sizes = [part["Size"] for part in self._ask("list_parts", Key=key, UploadId=upload_id).get("Parts", [])]
-        return (YES, "") if sizes == [len(data) // 2] else (IGNORED, f"ListParts says {sizes} afterwards")
+        return (YES, "") if sizes == [len(less)] else (IGNORED, f"ListParts says {sizes} afterwards")
+
+    def _replaced(self, key: str, data: bytes, less: bytes) -> tuple[AbilityResult, str]:
+        """Where parts cannot be listed, the object shows which one it is made of."""
+        upload_id = self._begin(key)
+        self._part(key, upload_id, data)
+        self._complete(key, upload_id, self._part(key, upload_id, less))
+        size = (self._found(key) or {}).get("Size")
+        return (YES, "") if size == len(less) else (IGNORED, f"the object has {size} bytes afterwards")
 
     def _aborted(self, key: str, data: bytes) -> tuple[AbilityResult, str]:
         upload_id = self._begin(key)
@@ -410,7 +421,7 @@ class S3Probe(CommonProbe):
         try:
             left = self._ask("list_parts", Key=key, UploadId=upload_id).get("Parts", [])
         except Exception as error:
-            if _denied(error):
+            if _denied(error) or _outcome(error)[0] is NO:
                 return YES, "whether parts are left cannot be seen"
             if code_of(error)[0] != "NoSuchUpload" and code_of(error)[1] != NOT_FOUND:
                 raise

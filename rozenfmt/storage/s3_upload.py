@@ -53,8 +53,8 @@ _MIB: Final = 1 << 20
 _MD5: Final = re.compile(r"[0-9a-f]{32}")
 _MD5_OF_PARTS: Final = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _PRECONDITION_FAILED: Final = 412
-_NOT_IMPLEMENTED: Final = 501
-_NOT_ALLOWED: Final = 405
+# What servers answer to a request that they do not know.
+_NOT_KNOWN: Final = frozenset({405, 501})
 # What servers answer that insist on Content-MD5: for objects that are to be locked, for example.
 _MD5_WANTED: Final = frozenset({"InvalidRequest", "InvalidDigest", "MissingContentMD5"})
 # What servers answer that know the header If-None-Match for GET only.
@@ -124,6 +124,7 @@ class S3Upload(BaseUpload):
         self._in_flight: dict[int, Any] = {}
         self._etags: dict[int, str] = {}
         self._listed: dict[int, tuple[str, int]] = {}  # parts that were there when it was resumed
+        self._is_listed = True  # whether that could be found out
 
     @classmethod
     def resumed(cls, storage: S3Storage, key: str, state: UploadState) -> S3Upload:
@@ -157,7 +158,8 @@ class S3Upload(BaseUpload):
                 code, status = code_of(error)
                 if code == "NoSuchUpload" or status == NOT_FOUND:
                     return False
-                if status in (FORBIDDEN, _NOT_IMPLEMENTED):
+                if status == FORBIDDEN or status in _NOT_KNOWN:
+                    self._is_listed = False
                     return True
                 raise
             for item in page.get("Parts", ()):
@@ -245,7 +247,7 @@ class S3Upload(BaseUpload):
         last = self._buffer.body()  # a part that is not full may have been the last one
         if self._listed.get(self._sealed + 1) == (last.md5().hex(), len(last)):
             known.add(self._sealed + 1)
-        return self._listed.keys() <= known or self.replaces_parts
+        return (self._is_listed and self._listed.keys() <= known) or self.replaces_parts
 
     def _suspend(self) -> None:
         for future in self._in_flight.values():
@@ -496,7 +498,7 @@ async def _abandon(storage: S3Storage, key: str, upload_id: str) -> None:
     try:
         await abort(storage, key, upload_id, check=False)
     except Exception as error:
-        if code_of(error)[1] not in {FORBIDDEN, _NOT_ALLOWED, _NOT_IMPLEMENTED}:
+        if code_of(error)[1] not in {FORBIDDEN, *_NOT_KNOWN}:
             raise
 
 
@@ -556,8 +558,8 @@ async def _gone(storage: S3Storage, method: str, arguments: Mapping[str, Any]) -
         await storage.send(method, arguments)
     except Exception as error:
         code, status = code_of(error)
-        # Listing parts is a permission of its own; without it, the abort has to be believed.
-        denied = method == "list_parts" and status == FORBIDDEN
+        # Listing parts is a permission of its own, and not known everywhere; then the abort has to be believed.
+        denied = method == "list_parts" and (status == FORBIDDEN or status in _NOT_KNOWN)
         if denied or code == "NoSuchUpload" or status == NOT_FOUND:
             raise _Gone from None
         raise
@@ -602,7 +604,17 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
         storage.part_took(len(body), time.monotonic() - started)
         return str(answer["ETag"])
 
-    return await acall(storage.retry, once, is_transient), digest
+    try:
+        return await acall(storage.retry, once, is_transient), digest
+    except Exception as error:
+        # Some servers take fewer parts than Amazon.  Nothing else is different about this one.
+        if number == 1 or code_of(error)[0] != "InvalidArgument":
+            raise
+        msg = (
+            f"{storage.redactor.text(f's3://{storage.bucket}/{key}')}: the server refuses part {number}, and seems to "
+            f"take {number - 1} parts of an upload at most; pass a larger part_size, or for a vault a smaller data_size"
+        )
+        raise StorageError(msg, fatal=True) from storage.redactor.cause(error)
 
 
 def _compare_md5(answer: Mapping[str, Any], digest: bytes, what: str) -> None:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["ContentStore", "Parts"]
 
 _MOST_PIECES: Final = 4_000_000
+# An archive of one content ends here, and another one goes on: about 700 parts of an upload, where some servers take
+# 1,000, and of the size that resuming and memory are reckoned with.
+_MOST_OF_OWN: Final = 4 << 30
 
 
 class Parts:
@@ -155,7 +158,7 @@ class ContentStore:
         self._output: ArchiveOutput | None = None
         self._number = 0
         self._mixed: tuple[ArchiveOutput, int] | None = None
-        self._alone = False  # whether one content fills an archive of its own now
+        self._alone: int | None = None  # bytes of the content that fills archives of its own now
         self._journal = journal
         self._waiting = dict(resumed or {})
         self._wanted: set[int] = set()  # those of them that something refers to
@@ -217,7 +220,7 @@ class ContentStore:
             self.flush()
             pack = self._pack
         if self._output is None:
-            self._begin()
+            self._begin(self._alone)
         number = len(pack)
         pack.append(data)
         self._pack_size += size
@@ -247,22 +250,23 @@ class ContentStore:
         self._pieces_in += len(self._open)
         self._open = {}
         self._blocks.append(-1)
-        if not self._alone and (self._output.stored >= self._target or self._pieces_in >= _MOST_PIECES):
+        most = self._target if self._alone is None else max(self._target, _MOST_OF_OWN)
+        if self._output.stored >= most or (self._alone is None and self._pieces_in >= _MOST_PIECES):
             self._end()
 
     def begin_own(self, size: int) -> None:
-        """What comes next, of so many bytes, gets an archive of its own; ``end_own`` closes it."""
+        """What comes next, of so many bytes, gets archives of its own, mostly one; ``end_own`` closes them."""
         self.flush()
         if self._output is not None:
             self._mixed = (self._output, self._number)
-        self._alone = True
+        self._alone = size
         self._begin(size)
 
     def end_own(self) -> None:
-        """The content that got an archive of its own is complete; go on with the common one."""
+        """The content that got archives of its own is complete; go on with the common one."""
         self.flush()
         self._end()
-        self._alone = False
+        self._alone = None
         if self._mixed is not None:
             self._output, self._number = self._mixed
             self._mixed = None
@@ -286,10 +290,15 @@ class ContentStore:
             Kind.DATA,
             self._sealing,
             journal=self._journal,
-            expected_size=size if size is not None else self._target if self._big else None,
+            expected_size=self._expected(size),
             own=size is not None,
         )
         self._pieces_in = 0
+
+    def _expected(self, size: int | None) -> int | None:
+        if size is None:
+            return self._target if self._big else None
+        return min(size, max(self._target, _MOST_OF_OWN))
 
     def _end(self) -> None:
         output = self._output

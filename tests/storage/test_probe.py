@@ -130,6 +130,33 @@ def test_a_server_that_ignores_conditions(rclone_s3: Server) -> None:
     assert list(storage.list()) == []
 
 
+@pytest.mark.parametrize(("server", "replaces"), [("moto_s3", True), ("rclone_s3", False)])
+def test_a_server_that_does_not_list_parts(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, server: str, *, replaces: bool
+) -> None:
+    """What depends on the listing is found out in another way, or taken for what it seems."""
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+
+    send = S3Storage.send
+
+    async def refuse(self: S3Storage, method: str, arguments: Any) -> Any:
+        if method != "list_parts":
+            return await send(self, method, arguments)
+        answer = {"Error": {"Code": "MethodNotAllowed"}, "ResponseMetadata": {"HTTPStatusCode": 405}}
+        raise ClientError(answer, method)
+
+    monkeypatch.setattr(S3Storage, "send", refuse)
+    storage = s3(request.getfixturevalue(server), "unlisted")
+    report = probe_storage(storage, plan())
+    found = results(report)
+    assert found["list_parts"] is NO
+    assert found["abort"] is YES
+    assert (found["replace_part"] is YES) is replaces
+    assert report.roles == tuple(ROLES)
+    assert report.leftovers == ()
+    assert list(storage.list()) == []
+
+
 def test_versions_are_removed_too(moto_s3: Server) -> None:
     with own_bucket(moto_s3, "versioned") as storage:
         request(storage, "put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
@@ -200,7 +227,7 @@ def test_an_interrupt_leaves_nothing(moto_s3: Server, monkeypatch: pytest.Monkey
 
 def test_every_request_may_fail(moto_s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that knows nothing but listing and putting; the report says so, and no exception does."""
-    from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+    from botocore.exceptions import ClientError
 
     send = S3Storage.send
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import uuid
 import weakref
@@ -20,7 +21,7 @@ from rozenfmt.storage import ObjectInfo, RetryPolicy
 from rozenfmt.storage.s3 import S3Storage
 from rozenfmt.storage.s3_body import Body, SentBody
 from rozenfmt.storage.s3_errors import code_of, explain, is_transient
-from rozenfmt.storage.s3_upload import S3Upload, choose_part_size
+from rozenfmt.storage.s3_upload import S3Upload, abort, choose_part_size
 from rozenfmt.testing.servers import rclone_server
 from rozenfmt.testing.storage import pattern
 
@@ -110,6 +111,14 @@ def moto(moto_s3: Server) -> Iterator[Faulty]:
     made.close()
 
 
+# Refusals of ListParts: a permission of its own, and a request that not all servers know.
+UNLISTED = [("AccessDenied", 403), ("MethodNotAllowed", 405), ("NotImplemented", 501)]
+
+
+def request(storage: S3Storage, method: str, **arguments: Any) -> Any:
+    return storage.submit(storage.request(method, Bucket=storage.bucket, **arguments)).result()
+
+
 def put(storage: S3Storage, name: str, data: bytes, *, overwrite: bool = False) -> ObjectInfo:
     upload = storage.create(name, overwrite=overwrite, part_size=PART)
     upload.write(data)
@@ -174,6 +183,22 @@ def test_too_many_parts(moto: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     upload.discard()
     assert unfinished(moto) == []
     assert [info.name for info in moto.list()] == ["fits"]
+
+
+def test_a_server_that_takes_fewer_parts(storage: Faulty) -> None:
+    def few(arguments: Mapping[str, Any]) -> None:
+        if arguments["PartNumber"] > 2:
+            raise refusal("InvalidArgument", 400)
+
+    storage.ask["upload_part"] = few
+    assert put(storage, "fits", bytes(2 * PART)).size == 2 * PART
+    upload = storage.create("a", part_size=PART)
+    with pytest.raises(StorageError, match=r"take 2 parts .* smaller data_size") as caught:
+        upload.write(bytes(2 * PART + 1))
+        upload.commit(keep=True)
+    assert caught.value.fatal
+    upload.discard()
+    assert unfinished(storage) == []
 
 
 @pytest.mark.parametrize("size", [0, 1, PART - 1, PART])
@@ -412,6 +437,48 @@ def test_discard_that_failed_can_be_repeated(storage: Faulty) -> None:
     with pytest.raises(StorageError):
         upload.discard()
     upload.discard()
+    assert unfinished(storage) == []
+
+
+@pytest.mark.parametrize("error", UNLISTED)
+def test_parts_that_are_left_by_an_abort_cannot_be_listed(storage: Faulty, error: tuple[str, int]) -> None:
+    upload = storage.create("a", part_size=PART)
+    upload.write(bytes(PART + 1))
+    assert upload.leftover is not None
+    storage.before["list_parts"] = [refusal(*error)]
+    work = abort(storage, storage.key("a"), upload.leftover.upload, check=True)
+    storage.run(work, action="abort", name="a", permission="")
+    assert storage.count("list_parts") == 1
+    assert unfinished(storage) == []
+
+
+@pytest.mark.parametrize("error", UNLISTED)
+def test_resuming_where_parts_cannot_be_listed(storage: Faulty, server: Server, error: tuple[str, int]) -> None:
+    """What was noted is believed; what may be there beyond that has to be replaced, where the server can."""
+    data = pattern(3 * PART, seed=1)
+    upload = storage.create("a", part_size=PART)
+    upload.write(data[: PART + 1])
+    mark = upload.mark()
+    assert mark is not None
+    upload.write(bytes(PART))  # part 2 is to be another one
+    state = None
+    while state is None:
+        state = upload.state_at(mark)
+        time.sleep(0.01)
+    while len(request(storage, "list_parts", Key=storage.key("a"), UploadId=state.details["upload"])["Parts"]) < 2:
+        time.sleep(0.01)
+    upload.suspend()
+    storage.before["list_parts"] = [refusal(*error)]
+    again = storage.resume(state)
+    assert again is not None
+    assert not storage.before["list_parts"]
+    assert again.can_go_on() is again.replaces_parts
+    if again.replaces_parts:
+        again.write(data[PART + 1 :])
+        again.commit()
+        assert b"".join(storage.stream("a")) == data
+    else:
+        again.discard()
     assert unfinished(storage) == []
 
 

@@ -18,6 +18,7 @@ import rozenfmt as rz
 from rozenfmt.archive.pipeline import Pipeline
 from rozenfmt.errors import NoMatchingKey, SignatureError, SourceError, StorageError, UsageError
 from rozenfmt.format.blocks import Draft
+from rozenfmt.vault import content
 from rozenfmt.vault.results import Command, Move
 from rozenfmt.vault.vault import Vault
 
@@ -372,6 +373,20 @@ def test_archives_are_complete_at_their_size(site: Site) -> None:
     assert all(name.startswith(("data/", "meta/")) for name, _ in done.archives)
     assert sum(size >= 8_000_000 for size in sizes) >= len(sizes) - 1
     assert any(size > 19_000_000 for size in sizes)  # a big file has one of its own
+    site.check(done.snapshot_id)
+
+
+def test_archives_of_one_content_end_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all servers take as many parts as the biggest file would need."""
+    monkeypatch.setattr(content, "_MOST_OF_OWN", 8_000_000)
+    write(site.source / "a", noise(100_000, 1))
+    write(site.source / "big", noise(90_000_000, 99))
+    write(site.source / "z", noise(100_000, 2))
+    done = site.backup(data_size=1_000_000)
+    sizes = sorted(length for name, length in done.archives if name.startswith("data/"))
+    assert len(sizes) >= 3
+    assert sum(size >= 8_000_000 for size in sizes) >= len(sizes) - 2
+    assert sizes[-1] < 80_000_000  # what is still in the pipeline goes in too
     site.check(done.snapshot_id)
 
 
