@@ -574,19 +574,6 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
     torn = False
 
     async def once() -> str:
-        try:
-            return await attempt()
-        except Exception as error:
-            if torn and code_of(error)[1] == _NOT_IMPLEMENTED:
-                msg = (
-                    f"part {number} of {storage.redactor.text(f's3://{storage.bucket}/{key}')} arrived differently "
-                    "than it was sent, and this server cannot replace a part; run it again, which begins this "
-                    "object again, and find out what changes bytes on the way"
-                )
-                raise StorageError(msg) from None
-            raise
-
-    async def attempt() -> str:
         nonlocal torn
         started = time.monotonic()
         checked = {"ContentMD5": base64.b64encode(digest).decode()}
@@ -607,14 +594,29 @@ async def _put_part(storage: S3Storage, key: str, upload_id: str, *, number: int
     try:
         return await acall(storage.retry, once, is_transient), digest
     except Exception as error:
-        # Some servers take fewer parts than Amazon.  Nothing else is different about this one.
-        if number == 1 or code_of(error)[0] != "InvalidArgument":
+        why = _refused_part(error, number, torn=torn)
+        if why is None:
             raise
-        msg = (
-            f"{storage.redactor.text(f's3://{storage.bucket}/{key}')}: the server refuses part {number}, and seems to "
-            f"take {number - 1} parts of an upload at most; pass a larger part_size, or for a vault a smaller data_size"
+        where = storage.redactor.text(f"s3://{storage.bucket}/{key}")
+        msg = f"cannot write part {number} of {where}: {why}"
+        raise StorageError(msg, fatal=not torn) from storage.redactor.cause(error)
+
+
+def _refused_part(error: Exception, number: int, *, torn: bool) -> str | None:
+    """What a refusal means that says something else; ``torn`` if the part had arrived otherwise than it was sent."""
+    code, status = code_of(error)
+    if torn and status in _NOT_KNOWN:
+        return (
+            "it arrived differently than it was sent, and this server cannot replace a part; run it again, which "
+            "begins this object again, and find out what changes bytes on the way"
         )
-        raise StorageError(msg, fatal=True) from storage.redactor.cause(error)
+    # Some servers take fewer parts than Amazon.  Nothing else is different about this one.
+    if number > 1 and code == "InvalidArgument":
+        return (
+            f"the server refuses it, and seems to take {number - 1} parts of an upload at most; "
+            "pass a larger part_size, or for a vault a smaller data_size"
+        )
+    return None
 
 
 def _compare_md5(answer: Mapping[str, Any], digest: bytes, what: str) -> None:
