@@ -109,7 +109,7 @@ _ADVICE: Final[dict[str, str]] = {
 _ADVICE_STATUS: Final[dict[int, str]] = {
     401: _CREDENTIALS,
     NOT_FOUND: "there is no such object or bucket; check the name and the URL",
-    405: "the server does not know this request, or not allow it here; check the URL and the object's retention",
+    405: "the server does not know or does not allow this request; check the URL and the object's retention",
     507: _FULL,
 }
 
