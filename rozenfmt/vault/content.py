@@ -295,10 +295,9 @@ class ContentStore:
         )
         self._pieces_in = 0
 
-    def _expected(self, size: int | None) -> int | None:
-        if size is None:
-            return self._target if self._big else None
-        return min(size, max(self._target, _MOST_OF_OWN))
+    def _expected(self, size: int | None) -> int:
+        """Bytes that an archive will have at most: storages choose parts by it, and small ones take less memory."""
+        return self._target if size is None else min(size, max(self._target, _MOST_OF_OWN))
 
     def _end(self) -> None:
         output = self._output

@@ -392,7 +392,7 @@ def test_suspended_uploads_of_a_folder(tmp_path: Path) -> None:
 
 def test_many_small_files_before_the_first_mark(remote: Runner) -> None:
     """What is in blocks goes into the journal early; it counts only as far as a mark covers it."""
-    for number in range(2_000):
+    for number in range(3_000):
         write(remote.source / f"dir {number % 7}" / f"{number}", noise(9_000, number))
     options: dict[str, Any] = {"small": 200_000, "pieces": 50, "compression": "none"}
     remote.dies(what="upload_part", after=4, **options)
